@@ -1,0 +1,22 @@
+"""Pre-pre-training on neural cellular automata as one more entry of a Megatron-Core data path.
+
+Call ``register()`` once, before datasets are built; then ``nca:`` entries are understood wherever Megatron-Core takes a
+dataset prefix.
+"""
+
+from megatron_nca.automaton import NCAConfig, NCASource
+
+__version__ = "0.1.0"
+__all__ = ["NCAConfig", "NCASource", "register"]
+
+
+def register() -> None:
+    """Teach Megatron-Core's dataset builder the ``nca:`` entry. Calling it again changes nothing.
+
+    Raises:
+        EnvironmentMismatchError: This Megatron-Core is not one that megatron-nca knows.
+    """
+    # Megatron-Core brings torch along; whoever only generates data should not wait for it.
+    from megatron_nca.data.hook import install
+
+    install()

@@ -1,0 +1,98 @@
+"""Complexity of a rule: how well gzip compresses the tokens of a probe trajectory, and the search for a rule in a band.
+
+The score is the size of the gzip stream (deflate at level 9, 18 bytes of header and trailer) over the raw size of the patch
+tokens of ten frames as little-endian int32, delimiters left out.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from megatron_nca.automaton.config import NCAConfig, format_setting
+from megatron_nca.automaton.philox import MAX_ATTEMPTS
+from megatron_nca.automaton.tokens import encode_patches
+from megatron_nca.errors import ConfigError
+
+PROBE_FRAMES = 10
+GZIP_LEVEL = 9
+GZIP_WINDOW = 31
+"""zlib's window bits for a gzip wrapper around the largest window."""
+
+Indices = npt.NDArray[np.int64]
+
+
+def gzip_size(data: bytes) -> int:
+    """Return the size in bytes of the gzip stream of ``data``, no file name in its header."""
+    compressor = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, GZIP_WINDOW)
+    return len(compressor.compress(data)) + len(compressor.flush())
+
+
+def gzip_ratio(config: NCAConfig, grids: npt.NDArray[np.uint8]) -> float:
+    """Score one trajectory.
+
+    Args:
+        config: Gives the patch.
+        grids: uint8 (frames, grid, grid).
+
+    Returns:
+        Compressed over raw size.
+    """
+    raw = encode_patches(config, grids).astype("<i4").tobytes()
+    return gzip_size(raw) / len(raw)
+
+
+class BandSearch:
+    """Finds, for each rule number, the first candidate rule whose score lies in the config's band.
+
+    Args:
+        config: The process and its band.
+    """
+
+    def __init__(self, config: NCAConfig) -> None:
+        self.config = config
+
+    def accepts(self, grids: npt.NDArray[np.uint8]) -> bool:
+        """Tell whether a probe trajectory, uint8 (10, grid, grid), lies in the band."""
+        if self.config.gzip is None:
+            return True
+        lo, hi = self.config.gzip
+        return lo < gzip_ratio(self.config, grids) < hi
+
+    def first_accepted(self, rules: Indices, probe: Callable[[Indices, Indices], npt.NDArray[np.uint8]]) -> Indices:
+        """Search candidates 0, 1, 2, ... of each rule number.
+
+        Args:
+            rules: Rule numbers, int64 (batch,).
+            probe: Rolls out the probes of (rules, attempts).
+
+        Returns:
+            The first accepted attempt of each, int64 (batch,).
+
+        Raises:
+            ConfigError: 65,536 candidates of a rule number all lie outside the band.
+        """
+        attempts = np.zeros(len(rules), dtype=np.int64)
+        if self.config.gzip is None:
+            return attempts
+        pending = np.arange(len(rules))
+        while len(pending):
+            probes = probe(rules[pending], attempts[pending])
+            pending = pending[[not self.accepts(grids) for grids in probes]]
+            attempts[pending] += 1
+            if (attempts >= MAX_ATTEMPTS).any():
+                raise out_of_band(self.config, MAX_ATTEMPTS)
+        return attempts
+
+
+def out_of_band(config: NCAConfig, candidates: int) -> ConfigError:
+    """Return the error for a band that holds no rules."""
+    return ConfigError(
+        "gzip",
+        format_setting(config.gzip),
+        f"none of {candidates:,} random rules has a compression ratio in this band with these settings; "
+        "give a wider band, or gzip=none",
+    )

@@ -1,0 +1,53 @@
+"""The errors a user can meet.
+
+Every message names what was given, what is wrong with it and what would be right, because it is read at night by somebody
+whose nodes are waiting.
+"""
+
+from __future__ import annotations
+
+
+class NCAError(ValueError):
+    """Base class of every error that megatron-nca raises about its input."""
+
+
+class ConfigError(NCAError):
+    """A setting of the process is not usable.
+
+    Args:
+        field: Name of the setting, as in ``NCAConfig`` and in an ``nca:`` entry.
+        value: What was given.
+        problem: What is wrong and what would be right, one clause each.
+    """
+
+    def __init__(self, field: str, value: object, problem: str) -> None:
+        super().__init__(f"{field}={value}: {problem}")
+        self.field = field
+        self.value = value
+        self.problem = problem
+
+
+class EntryError(NCAError):
+    """An ``nca:`` entry of a data path is not usable.
+
+    Args:
+        entry: The entry as the user wrote it.
+        problem: What is wrong and what would be right.
+    """
+
+    def __init__(self, entry: str, problem: str) -> None:
+        super().__init__(f"data path entry {entry!r}: {problem}")
+        self.entry = entry
+        self.problem = problem
+
+
+class CurriculumError(NCAError):
+    """Entries that are right one by one do not make a curriculum, or not one that fits the run."""
+
+
+class VocabularyError(NCAError):
+    """The process's token ids do not fit the tokenizer."""
+
+
+class EnvironmentMismatchError(NCAError):
+    """This machine would not make the same tokens as others, or its Megatron-Core is not one this package knows."""

@@ -1,0 +1,22 @@
+"""A CPU stand-in for the GPU, and a harness that runs Megatron-LM on it.
+
+`install()` makes PyTorch present this machine's CPU as a CUDA device, after which Megatron's own training loop runs without
+a GPU. `python -m megatron_nca.testing [--plain] SCRIPT ARGS...` does so for a whole script, and
+`megatron_nca.testing.megatron_lm` starts, interrupts and reads whole runs of Megatron-LM.
+"""
+
+__all__ = ["install", "installed"]
+
+
+def install() -> None:
+    """Present the CPU as a CUDA device; see `megatron_nca.testing.stand_in.install`."""
+    from megatron_nca.testing import stand_in
+
+    stand_in.install()
+
+
+def installed() -> bool:
+    """Whether the CPU stands in for a CUDA device in this process."""
+    from megatron_nca.testing import stand_in
+
+    return stand_in.installed()

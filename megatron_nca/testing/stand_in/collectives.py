@@ -1,0 +1,32 @@
+"""Process groups: NCCL is asked for, gloo is given."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch.distributed
+
+_NCCL_ONLY = ("pg_options", "device_id")
+
+
+def install() -> None:
+    """Replace the making of process groups."""
+    c10d = torch.distributed.distributed_c10d
+    for name in ("init_process_group", "new_group"):
+        with_gloo = _with_gloo(getattr(c10d, name))
+        setattr(c10d, name, with_gloo)
+        setattr(torch.distributed, name, with_gloo)
+
+
+def _with_gloo(make_group: Callable) -> Callable:
+    @functools.wraps(make_group)
+    def make(*args: Any, **kwargs: Any) -> Any:
+        if make_group.__name__ == "init_process_group" and args:
+            kwargs["backend"], args = args[0], args[1:]
+        if "nccl" in (kwargs.get("backend") or "nccl"):
+            kwargs["backend"] = "gloo"
+        for option in _NCCL_ONLY:
+            kwargs.pop(option, None)
+        return make_group(*args, **kwargs)
+
+    return make
