@@ -67,6 +67,7 @@ def install() -> None:
 
 def _install_transfers() -> None:
     torch.Tensor.to = _with_target_on_cpu(torch.Tensor.to)
+    torch.nn.Module.to = _with_target_on_cpu(torch.nn.Module.to)
     torch.Tensor.cuda = _same_tensor
     torch.Tensor.pin_memory = _same_tensor
     torch.Tensor.record_stream = _same_tensor

@@ -5,16 +5,15 @@ import sys
 import types
 from typing import Any
 
-import torch._dynamo
-
 _FUSED_KERNELS = "megatron.legacy.fused_kernels"
 
 
 def install() -> None:
     """Switch `torch.compile` off and stub Megatron-LM's fused kernels."""
-    # The variable reaches data loader workers and child processes, the setting this process.
     os.environ["TORCHDYNAMO_DISABLE"] = "1"
-    torch._dynamo.config.disable = True
+    # The variable is read when the compiler is first imported, which may have happened.
+    if compiler := sys.modules.get("torch._dynamo"):
+        compiler.config.disable = True
     sys.modules.setdefault(_FUSED_KERNELS, _fused_kernels())
 
 
