@@ -62,12 +62,12 @@ class BandSearch:
         lo, hi = self.config.gzip
         return lo < gzip_ratio(self.config, grids) < hi
 
-    def first_accepted(self, rules: Indices, probe: Callable[[Indices, Indices], npt.NDArray[np.uint8]]) -> Indices:
+    def first_accepted(self, rules: Indices, accepted: Callable[[Indices, Indices], npt.NDArray[np.bool_]]) -> Indices:
         """Search candidates 0, 1, 2, ... of each rule number.
 
         Args:
             rules: Rule numbers, int64 (batch,).
-            probe: Rolls out the probes of (rules, attempts).
+            accepted: Tells which of (rules, attempts) lie in the band.
 
         Returns:
             The first accepted attempt of each, int64 (batch,).
@@ -80,8 +80,7 @@ class BandSearch:
             return attempts
         pending = np.arange(len(rules))
         while len(pending):
-            probes = probe(rules[pending], attempts[pending])
-            pending = pending[[not self.accepts(grids) for grids in probes]]
+            pending = pending[~accepted(rules[pending], attempts[pending])]
             attempts[pending] += 1
             if (attempts >= MAX_ATTEMPTS).any():
                 raise out_of_band(self.config, MAX_ATTEMPTS)

@@ -23,6 +23,7 @@ MAX_COLORS = 64
 MAX_TEMPERATURE = 100.0
 MAX_IDENTITY_BIAS = 100.0
 MAX_STEPS = 2**20
+MAX_DT = 2**12
 
 DOMAIN_BANDS: Mapping[str, tuple[float, float]] = {
     "web": (0.5, 1.0),
@@ -64,16 +65,14 @@ class NCAConfig:
         _require_integer("colors", self.colors, 2, MAX_COLORS)
         _require_integer("patch", self.patch, 1, self.grid)
         _require_integer("burn_in", self.burn_in, 0, MAX_STEPS)
-        _require_integer("dt", self.dt, 1, MAX_STEPS)
+        _require_integer("dt", self.dt, 1, MAX_DT)
         _require_number("temperature", self.temperature, 0.0, MAX_TEMPERATURE)
         _require_number("identity_bias", self.identity_bias, -MAX_IDENTITY_BIAS, MAX_IDENTITY_BIAS)
         object.__setattr__(self, "temperature", float(self.temperature))
         # Adding 0.0 turns -0.0 into 0.0, so that equal settings have one canonical form.
         object.__setattr__(self, "identity_bias", float(self.identity_bias) + 0.0)
         if self.grid % self.patch:
-            raise ConfigError(
-                "patch", self.patch, f"does not divide the grid; give a divisor of {self.grid} or another grid"
-            )
+            raise ConfigError("patch", self.patch, f"does not divide the grid; give a divisor of {self.grid} or another grid")
         if self.colors ** (self.patch**2) + DELIMITERS > MAX_VOCAB_SIZE:
             raise ConfigError(
                 "patch",

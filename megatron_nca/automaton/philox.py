@@ -122,10 +122,15 @@ def draws(
     """Draw 16-bit numbers: the low half of each word, then its high half.
 
     Args:
+        key: Of the stream.
+        purpose: What they are for.
         count: How many a row.
+        index: Rule or trajectory numbers, shape (batch,), below 2**48.
+        attempt: Number of the candidate rule, a scalar or shape (batch,), below 2**16.
+        step: Step of the rollout.
 
     Returns:
-        uint16, shape (batch, count). Other arguments as in ``words``.
+        uint16, shape (batch, count).
     """
     blocks = -(-count // DRAWS_PER_BLOCK)
     drawn = words(key, purpose, blocks, index, attempt, step)

@@ -58,7 +58,11 @@ class ReferenceEngine:
         Raises:
             ConfigError: No candidate lies in the band.
         """
-        return self.search.first_accepted(rules, self.probe)
+        return self.search.first_accepted(rules, self.accepted)
+
+    def accepted(self, rules: Indices, attempts: Indices) -> npt.NDArray[np.bool_]:
+        """Tell which candidates' complexity lies in the band; bool (batch,)."""
+        return np.array([self.search.accepts(grids) for grids in self.probe(rules, attempts)], dtype=bool)
 
     def probe(self, rules: Indices, attempts: Indices) -> States:
         """Roll out the trajectories on which candidates are scored; uint8 (batch, 10, grid, grid)."""
@@ -148,8 +152,8 @@ def update(
     """Draw every cell's next colour from its hidden units; uint8 (batch, grid, grid)."""
     batch, grid, _, units = hidden.shape
     # Below 2**24 float32 is exact in any order of summation, and its matrix product is the fast one.
-    score = hidden.reshape(batch, -1, units).astype(np.float32) @ rules.readout.astype(np.float32)
-    score = score.astype(np.int32).reshape(batch, grid, grid, config.colors)
+    logits = hidden.reshape(batch, -1, units).astype(np.float32) @ rules.readout.astype(np.float32)
+    score = logits.astype(np.int32).reshape(batch, grid, grid, config.colors)
     if bias:
         score = score + bias * (state[..., None] == np.arange(config.colors))
     if noise is not None:

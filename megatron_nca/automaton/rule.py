@@ -61,9 +61,7 @@ def logit_scale(colors: int) -> float:
     return 2.0 ** (TABLE_BITS + READOUT_BITS) * math.sqrt(FEATURES * HIDDEN) * math.sqrt(fan_in)
 
 
-def sample_rules(
-    config: NCAConfig, key: Key, index: npt.NDArray[np.int64], attempt: npt.NDArray[np.int64] | int = 0
-) -> Rules:
+def sample_rules(config: NCAConfig, key: Key, index: npt.NDArray[np.int64], attempt: npt.NDArray[np.int64] | int = 0) -> Rules:
     """Draw rules.
 
     Args:

@@ -30,6 +30,9 @@ class Engine(Protocol):
     def find_rules(self, rules: Indices) -> Indices:
         """Return the accepted attempt of each rule number."""
 
+    def accepted(self, rules: Indices, attempts: Indices) -> npt.NDArray[np.bool_]:
+        """Tell which candidates lie in the band."""
+
     def grids(self, rules: Indices, attempts: Indices, trajectories: Indices, frames: int) -> npt.NDArray[np.uint8]:
         """Return the frames of each trajectory."""
 
@@ -120,9 +123,21 @@ class NCASource:
         grids = self.grids_batch(indices, tokenization.frames_for(self.config, length))
         return tokenization.encode_frames(self.config, grids)[:, :length]
 
+    def acceptance(self, candidates: int, first: int = 0) -> float:
+        """Return the share of random rules that lie in the band.
+
+        Args:
+            candidates: How many to look at: the first candidate of so many rule numbers.
+            first: The first rule number.
+        """
+        if self.config.gzip is None:
+            return 1.0
+        rules = np.arange(first, first + candidates, dtype=np.int64)
+        return float(self.engine.accepted(rules, np.zeros_like(rules)).mean())
+
 
 def _checked_indices(indices: Sequence[int] | Indices) -> Indices:
     trajectories = np.asarray(indices, dtype=np.int64)
-    if len(trajectories) and not (0 <= trajectories.min() and trajectories.max() < MAX_INDEX):
+    if len(trajectories) and (trajectories.min() < 0 or trajectories.max() >= MAX_INDEX):
         raise NCAError(f"trajectory numbers {trajectories.min()} to {trajectories.max()}: must lie in [0, 2**48)")
     return trajectories

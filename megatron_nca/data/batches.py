@@ -1,0 +1,55 @@
+"""Where global batches begin: a phase may end there and nowhere else, lest one optimizer step mix two phases."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+
+class BatchBoundaries:
+    """Global batches of one size, or of Megatron's growing sizes (``--rampup-batch-size``).
+
+    Args:
+        warmup: Samples at which each batch of the growing part begins, ending with the first position after it.
+        batch_size: Samples of every later batch.
+    """
+
+    def __init__(self, batch_size: int = 1, warmup: tuple[int, ...] = (0,)) -> None:
+        self.batch_size = batch_size
+        self.warmup = warmup
+
+    def round_up(self, samples: int) -> int:
+        """Return the first boundary at or after a number of consumed samples."""
+        constant_from = self.warmup[-1]
+        if samples > constant_from:
+            return constant_from + -(-(samples - constant_from) // self.batch_size) * self.batch_size
+        return next(boundary for boundary in self.warmup if boundary >= samples)
+
+    def batches_until(self, samples: int) -> int:
+        """Return how many batches, and so iterations, end at or before a boundary."""
+        constant_from = self.warmup[-1]
+        if samples > constant_from:
+            return len(self.warmup) - 1 + (samples - constant_from) // self.batch_size
+        return sum(boundary <= samples for boundary in self.warmup) - 1
+
+    @classmethod
+    def from_megatron(cls) -> BatchBoundaries:
+        """Read them off Megatron-Core's microbatch calculator; every sample is a boundary where none is set up."""
+        from megatron.core import num_microbatches_calculator as module
+
+        calculator = module._GLOBAL_NUM_MICROBATCHES_CALCULATOR
+        if calculator is None:
+            return cls()
+        growing_samples = getattr(calculator, "ramup_samples", None)
+        if growing_samples is None:
+            return cls(calculator.get_current_running_global_batch_size())
+        return cls._from_growing(copy.copy(calculator), growing_samples)
+
+    @classmethod
+    def _from_growing(cls, calculator: Any, growing_samples: int) -> BatchBoundaries:
+        boundaries = [0]
+        while boundaries[-1] <= growing_samples:
+            calculator.update(boundaries[-1], False)
+            boundaries.append(boundaries[-1] + calculator.get_current_running_global_batch_size())
+        calculator.update(boundaries[-1], False)
+        return cls(calculator.get_current_running_global_batch_size(), tuple(boundaries))

@@ -1,0 +1,203 @@
+"""The grammar of an ``nca:`` entry: ``nca:key=value,key=value`` -> a frozen NCAEntry.
+
+A key belongs to the process (``NCAConfig``), to the curriculum (``tokens``, ``ramp``, ``floor``), or says how trajectories
+become training samples (``trajectory``, ``vocab``, ``loss``, ``rules``, ``seed``, ``domain``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+from megatron_nca.automaton.config import (
+    DOMAIN_BANDS,
+    SCHEME,
+    SETTING_PARSERS,
+    NCAConfig,
+    parse_integer,
+    parse_settings,
+    split_pairs,
+)
+from megatron_nca.automaton.philox import MAX_INDEX
+from megatron_nca.errors import ConfigError, EntryError
+
+COUNT_UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+MAX_COUNT = 10**18
+LOSSES = ("frames", "all", "patches")
+DEFAULT_TRAJECTORY = 1024
+MIN_FRAMES = 2
+"""A trajectory's first frame cannot be predicted, so one frame alone teaches nothing."""
+
+_COUNT = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)([KMBT]?)", re.ASCII | re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class NCAEntry:
+    """One ``nca:`` entry of a data path.
+
+    Attributes:
+        text: The entry as the user wrote it.
+        config: The process.
+        tokens: Training tokens of the phase, or None for an entry of the blend that follows the phases.
+        ramp: Tokens over which the phase's share falls from 1 to ``floor`` once ``tokens`` have been given.
+        floor: Share that the phase keeps afterwards.
+        rules: Size of the pool of rules, or None for a fresh rule for every trajectory.
+        trajectory: Tokens that a trajectory fills in a packed sequence, its EOD included.
+        vocab_offset: First tokenizer id to use, or None for the lowest ids that are not special tokens.
+        loss: ``frames``, ``all`` or ``patches``: which labels carry loss.
+        seed: Of the process, or None for the run's.
+    """
+
+    text: str
+    config: NCAConfig
+    tokens: int | None = None
+    ramp: int = 0
+    floor: Fraction = Fraction(0)
+    rules: int | None = None
+    trajectory: int = DEFAULT_TRAJECTORY
+    vocab_offset: int | None = None
+    loss: str = "frames"
+    seed: int | None = None
+
+    @property
+    def is_phase(self) -> bool:
+        """Whether the entry is a phase rather than a part of the blend that follows."""
+        return self.tokens is not None
+
+
+def is_nca(prefix: str) -> bool:
+    """Tell whether a dataset prefix is an ``nca:`` entry."""
+    return prefix.strip().lower().startswith(SCHEME)
+
+
+def parse_entry(text: str) -> NCAEntry:
+    """Read an ``nca:`` entry.
+
+    Args:
+        text: As it stands in the data path.
+
+    Returns:
+        The entry, defaults filled in.
+
+    Raises:
+        EntryError: Names the entry, what is wrong in it and what would be right.
+    """
+    try:
+        return _parse(text)
+    except ConfigError as error:
+        raise EntryError(text, str(error)) from None
+
+
+def _parse(text: str) -> NCAEntry:
+    stripped = text.strip()
+    if not is_nca(stripped):
+        raise EntryError(text, f"must start with {SCHEME!r}")
+    pairs = split_pairs(stripped)
+    _require_known(pairs)
+    settings = {key: parse(key, pairs[key]) for key, parse in ENTRY_PARSERS.items() if key in pairs}
+    process = parse_settings({key: value for key, value in pairs.items() if key in SETTING_PARSERS})
+    process.setdefault("gzip", DOMAIN_BANDS[settings.pop("domain", "web")])
+    if "vocab" in settings:
+        settings["vocab_offset"] = settings.pop("vocab")
+    entry = NCAEntry(text=text, config=NCAConfig(**process), **settings)
+    _check_phase(entry, pairs)
+    _check_trajectory(entry)
+    return entry
+
+
+def _require_known(pairs: Mapping[str, str]) -> None:
+    for key, value in pairs.items():
+        if key not in ENTRY_PARSERS and key not in SETTING_PARSERS:
+            known = ", ".join(sorted([*ENTRY_PARSERS, *SETTING_PARSERS]))
+            raise ConfigError(key, value, f"is no key of an entry; the keys are {known}")
+
+
+def _check_phase(entry: NCAEntry, pairs: Mapping[str, str]) -> None:
+    for key in ("ramp", "floor"):
+        if key in pairs and not entry.is_phase:
+            raise ConfigError(key, pairs[key], "belongs to a phase; give tokens=... too, or leave it out")
+
+
+def _check_trajectory(entry: NCAEntry) -> None:
+    least = MIN_FRAMES * entry.config.frame_length
+    if entry.trajectory < least:
+        raise ConfigError(
+            "trajectory",
+            entry.trajectory,
+            f"is shorter than {MIN_FRAMES} frames of {entry.config.frame_length} tokens; give at least {least}",
+        )
+
+
+def parse_count(key: str, text: str) -> int:
+    """Read a count such as ``164M`` or ``1.5B``: a number of at most 10**18, with K, M, B or T for powers of 1000."""
+    match = _COUNT.fullmatch(text)
+    count = Decimal(match[1]) * COUNT_UNITS[match[2].upper()] if match else Decimal("0.5")
+    if count != int(count):
+        raise ConfigError(key, text, "is not a count; write a whole number, also with K, M, B or T, as in 164M")
+    if count > MAX_COUNT:
+        raise ConfigError(key, text, f"is too large; at most {MAX_COUNT:.0e}")
+    return int(count)
+
+
+def _parse_positive(key: str, text: str) -> int:
+    count = parse_count(key, text)
+    if count == 0:
+        raise ConfigError(key, text, "must be at least 1; leave the key out for none")
+    return count
+
+
+def _parse_rules(key: str, text: str) -> int:
+    count = _parse_positive(key, text)
+    if count > MAX_INDEX:
+        raise ConfigError(key, text, "is too large a pool; leave the key out for a fresh rule in every trajectory")
+    return count
+
+
+def _parse_share(key: str, text: str) -> Fraction:
+    # A Fraction of the decimal text is exact; of a float it would carry 2**-52 into every count.
+    share = Fraction(text) if re.fullmatch(r"(\d{1,3}(\.\d{0,18})?|\.\d{1,18})", text, re.ASCII) else Fraction(-1)
+    if not 0 <= share <= 1:
+        raise ConfigError(key, text, "is not a share; write a decimal number from 0 to 1, as in 0.05")
+    return share
+
+
+def _parse_seed(key: str, text: str) -> int:
+    seed = parse_integer(key, text)
+    if seed < 0:
+        raise ConfigError(key, text, "must not be negative")
+    return seed
+
+
+def _parse_choice(*choices: str) -> Callable[[str, str], str]:
+    def parse(key: str, text: str) -> str:
+        if text not in choices:
+            raise ConfigError(key, text, f"must be one of {', '.join(choices)}")
+        return text
+
+    return parse
+
+
+def _parse_vocab(key: str, text: str) -> int | None:
+    if text == "shared":
+        return None
+    mode, colon, offset = text.partition(":")
+    if mode != "offset" or not colon or not (offset.isascii() and offset.isdigit() and len(offset) < 12):
+        raise ConfigError(key, text, "must be shared, or offset:N with the first id to use, as in offset:50304")
+    return int(offset)
+
+
+ENTRY_PARSERS: Mapping[str, Callable[[str, str], Any]] = {
+    "tokens": _parse_positive,
+    "ramp": parse_count,
+    "floor": _parse_share,
+    "domain": _parse_choice(*DOMAIN_BANDS),
+    "rules": _parse_rules,
+    "trajectory": _parse_positive,
+    "vocab": _parse_vocab,
+    "loss": _parse_choice(*LOSSES),
+    "seed": _parse_seed,
+}

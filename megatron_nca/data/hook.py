@@ -1,0 +1,63 @@
+"""The seam: ``nca:`` entries are understood wherever Megatron-Core's BlendedMegatronDatasetBuilder builds."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+from typing import Any
+
+from megatron_nca.errors import EnvironmentMismatchError
+
+logger = logging.getLogger(__name__)
+
+KNOWN_VERSIONS = ((0, 14), (0, 19))
+BUILDER_ARGUMENTS = ["self", "cls", "sizes", "is_built_on_rank", "config"]
+
+
+def install() -> None:
+    """Wrap ``BlendedMegatronDatasetBuilder.build``; a second call changes nothing.
+
+    Raises:
+        EnvironmentMismatchError: The builder is missing or has another form than megatron-nca knows.
+    """
+    try:
+        from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder as Builder
+    except ImportError as error:
+        raise EnvironmentMismatchError(
+            f"megatron-nca needs Megatron-Core {_known()} and torch, and importing its dataset builder failed: {error}"
+        ) from error
+    if hasattr(Builder.build, "__wrapped__"):
+        return
+    _check_version(Builder)
+    Builder.build = _with_curriculum(Builder.build)
+
+
+def _with_curriculum(build: Any) -> Any:
+    from megatron_nca.data.builder import build_datasets, wants_curriculum
+
+    @functools.wraps(build)
+    def build_with_curriculum(self: Any) -> list[Any]:
+        if not wants_curriculum(self.config):
+            return build(self)
+        return build_datasets(self, build)
+
+    return build_with_curriculum
+
+
+def _check_version(builder: Any) -> None:
+    from megatron.core import __version__
+
+    arguments = list(inspect.signature(builder.__init__).parameters)
+    if arguments != BUILDER_ARGUMENTS or not hasattr(builder, "build"):
+        raise EnvironmentMismatchError(
+            f"Megatron-Core {__version__}: BlendedMegatronDatasetBuilder takes {arguments}, megatron-nca knows "
+            f"{BUILDER_ARGUMENTS}; use Megatron-Core {_known()}"
+        )
+    release = tuple(int(part) for part in __version__.split(".")[:2])
+    if not KNOWN_VERSIONS[0] <= release <= KNOWN_VERSIONS[1]:
+        logger.warning("megatron-nca was tested with Megatron-Core %s; this is %s", _known(), __version__)
+
+
+def _known() -> str:
+    return " to ".join(".".join(map(str, version)) for version in KNOWN_VERSIONS)

@@ -1,0 +1,29 @@
+"""Packaging of megatron-nca."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "megatron_nca/__init__.py").read_text(encoding="utf-8"))[1]
+
+# A launch brings its own Megatron-Core and torch, often from a container that no installer may touch, so they are an extra.
+MEGATRON = ["megatron-core>=0.14,<0.20", "torch>=2.5"]
+DEMO = [*MEGATRON, "tokenizers>=0.20", "matplotlib>=3.8", "tqdm>=4.66", "pybind11>=2.13"]
+TEST = [*DEMO, "pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "scipy>=1.11", "psutil>=5.9"]
+LINT = ["ruff==0.17.6", "mypy==2.4.1"]
+
+setup(
+    name="megatron-nca",
+    version=VERSION,
+    description="Neural-cellular-automata pre-pre-training for Megatron-Core, as one more data path entry",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["megatron_nca", "megatron_nca.*"]),
+    package_data={"megatron_nca": ["py.typed"]},
+    python_requires=">=3.10",
+    install_requires=["numpy>=1.26", "numba>=0.59"],
+    extras_require={"megatron": MEGATRON, "demo": DEMO, "test": TEST, "lint": LINT, "dev": [*TEST, *LINT]},
+)
