@@ -1,20 +1,64 @@
-"""Compiled parts that need a GPU's compiler: left out, so that eager PyTorch does their work."""
+"""What is missing here and not needed on a CPU: compilers for GPUs, and one name of a newer Python's library."""
 
 import os
 import sys
 import types
+import typing
 from typing import Any
 
+import torch._dynamo
+import typing_extensions
+from torch.utils._triton import has_triton_package
+
 _FUSED_KERNELS = "megatron.legacy.fused_kernels"
+_TRITON_MODULES = ("triton", "triton.language")
 
 
 def install() -> None:
-    """Switch `torch.compile` off and stub Megatron-LM's fused kernels."""
+    """Switch `torch.compile` off, stub Megatron-LM's fused kernels and Triton, and complete `typing`."""
+    # The variable is for the processes that this one starts.
     os.environ["TORCHDYNAMO_DISABLE"] = "1"
-    # The variable is read when the compiler is first imported, which may have happened.
-    if compiler := sys.modules.get("torch._dynamo"):
-        compiler.config.disable = True
+    torch._dynamo.config.disable = True
     sys.modules.setdefault(_FUSED_KERNELS, _fused_kernels())
+    # PyTorch remembers its answer. Its own compiler, unlike Megatron's kernels, is not to believe in the stub.
+    if not has_triton_package():
+        sys.modules.update({name: Triton(name) for name in _TRITON_MODULES})
+    # Megatron-LM 0.19 imports it from here; Python has it there since 3.12.
+    if not hasattr(typing, "override"):
+        typing.override = typing_extensions.override  # type: ignore[attr-defined]
+
+
+class Triton(types.ModuleType):
+    """A module of Triton: Megatron defines its kernels with it at import, whether or not it will launch them."""
+
+    __version__ = "0.0.0"
+    __path__: list[str] = []
+
+    def __getattr__(self, name: str) -> "TritonName":
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return TritonName(f"{self.__name__}.{name}")
+
+
+class TritonName:
+    """Anything in Triton: a type, a constant, or a decorator that makes a kernel of a function."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> "TritonName":
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return TritonName(f"{self._name}.{name}")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> "TritonName":
+        return TritonName(f"{self._name}(...)")
+
+    def __getitem__(self, grid: Any) -> Any:
+        raise RuntimeError(
+            f"{self._name} is a Triton kernel and needs a GPU. Choose flags that leave it out, as "
+            "megatron_nca.testing.megatron_lm does"
+        )
 
 
 def _fused_kernels() -> types.ModuleType:
