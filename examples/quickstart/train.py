@@ -1,0 +1,133 @@
+"""The training loop of one run: the step, validation at regular counts of text tokens, checkpoints, and going on from one."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from megatron.core.num_microbatches_calculator import get_micro_batch_size, get_num_microbatches
+
+from examples.quickstart.checkpoint import Checkpoints, Learner
+from examples.quickstart.course import Course
+from examples.quickstart.data import build_datasets, clear_cache, micro_batches
+from examples.quickstart.evaluation import evaluate
+from examples.quickstart.forward import run_batches
+from examples.quickstart.journal import Entry, Journal
+from examples.quickstart.model import build_model
+from examples.quickstart.optimization import build_optimizer, build_scheduler
+from examples.quickstart.progress import Progress
+from examples.quickstart.settings import Launch, QuickstartError, Settings
+from examples.quickstart.text import Text
+from examples.quickstart.transition import apply_transition
+from examples.quickstart.world import World, seed_everything
+
+
+class Run:
+    """One of the two runs.
+
+    Args:
+        settings: What decides its result.
+        launch: Where and how.
+        course: What it trains on.
+        text: The text.
+        world: The ranks.
+    """
+
+    def __init__(self, settings: Settings, launch: Launch, course: Course, text: Text, world: World) -> None:
+        self.settings, self.launch, self.course, self.text, self.world = settings, launch, course, text, world
+        self.folder = launch.out / course.name
+        self.checkpoints = Checkpoints(self.folder / "checkpoints", world)
+        self.steps, self.validations = journals(self.folder)
+
+    def finish(self) -> None:
+        """Train to the end, from the newest checkpoint if there is one; does nothing if that is the last.
+
+        Raises:
+            NCAError: The `nca:` entry does not fit tokenizer or run.
+            QuickstartError: The loss is no longer a number, or a checkpoint is missing.
+        """
+        if self.checkpoints.latest_step() == self.course.steps:
+            return
+        seed_everything(self.settings.seed)
+        train_data, valid_data = self._build_datasets()
+        learner = self._build_learner()
+        self.checkpoints.load(learner)
+        first_step = learner.consumed_samples // self.settings.global_batch
+        self._rewind_journals(first_step)
+        batches = micro_batches(
+            train_data, learner.consumed_samples, self.course.samples, get_micro_batch_size(), self.launch.workers
+        )
+        with Progress(self.course, first_step, shown=self.world.is_first) as progress:
+            for step in range(first_step + 1, self.course.steps + 1):
+                progress.show_step(self._train_step(learner, batches, step))
+                if self._is_validation_due(step):
+                    progress.show_validation(self._validate(learner, valid_data, step))
+                if self._is_checkpoint_due(step):
+                    self.checkpoints.save(learner, step)
+
+    def _build_datasets(self) -> tuple[Any, Any]:
+        cache = self.launch.out / "index-cache"
+        clear_cache(cache, self.world)
+        return build_datasets(self.settings, self.course, self.text, cache)
+
+    def _build_learner(self) -> Learner:
+        model = build_model(self.settings, self.text.tokenizer.vocab_size)
+        lr = self.settings.nca_lr if self.course.switch else self.settings.lr
+        optimizer = build_optimizer(model, lr)
+        samples = self.course.switch or self.course.samples
+        return Learner(model, optimizer, build_scheduler(optimizer, self.settings, lr, samples))
+
+    def _rewind_journals(self, step: int) -> None:
+        if self.world.is_first:
+            self.steps.rewind(step)
+            self.validations.rewind(step)
+
+    def _train_step(self, learner: Learner, batches: Any, step: int) -> Entry:
+        started = time.monotonic()
+        apply_transition(learner, self.settings, self.course)
+        lr = learner.optimizer.param_groups[0]["lr"]
+        learner.model.zero_grad_buffer()
+        learner.optimizer.zero_grad()
+        length = self.settings.sequence_length
+        totals = run_batches(batches, learner.model, get_num_microbatches(), sequence_length=length, train=True)
+        if not math.isfinite(totals.loss):
+            raise QuickstartError(f"the loss of step {step} of {self.course.name} is {totals.loss}; lower the learning rate")
+        _, grad_norm, _ = learner.optimizer.step()
+        learner.scheduler.step(increment=self.settings.global_batch)
+        learner.consumed_samples += self.settings.global_batch
+        entry = {
+            "step": step,
+            "source": self.course.source(step - 1),
+            "consumed_samples": learner.consumed_samples,
+            "loss": totals.mean_loss,
+            "lr": lr,
+            "grad_norm": float(grad_norm),
+            "samples_digest": totals.digest,
+            "seconds": round(time.monotonic() - started, 4),
+        }
+        self._write(self.steps, entry)
+        return entry
+
+    def _validate(self, learner: Learner, dataset: Any, step: int) -> Entry:
+        loss = evaluate(learner.model, dataset, self.settings, self.world.ranks)
+        entry = {"step": step, "text_tokens": self.course.text_tokens(step), "loss": loss}
+        self._write(self.validations, entry)
+        return entry
+
+    def _write(self, journal: Journal, entry: Entry) -> None:
+        if self.world.is_first:
+            journal.append(entry)
+
+    def _is_validation_due(self, step: int) -> bool:
+        text_step = step - self.course.switch_step
+        return text_step > 0 and (text_step % self.settings.eval_steps == 0 or step == self.course.steps)
+
+    def _is_checkpoint_due(self, step: int) -> bool:
+        return step % self.launch.checkpoint_every == 0 or step in (self.course.switch_step, self.course.steps)
+
+
+def journals(folder: Path) -> tuple[Journal, Journal]:
+    """Return a run's journals: of its steps, and of its validations."""
+    return Journal(folder / "steps.jsonl"), Journal(folder / "validations.jsonl")
