@@ -9,7 +9,8 @@ One file for each thing that Megatron asks of a GPU:
 | `streams` | streams, events and device contexts: work is done when the call returns |
 | `generators` | the device's random numbers, apart from the host's, so that runs resume exactly |
 | `collectives` | NCCL process groups become gloo groups |
-| `extensions` | compiled parts: `torch.compile` and Megatron-LM's fused kernels are left out |
+| `extensions` | compilers: `torch.compile`, Triton and Megatron-LM's fused kernels are left out |
+| `processes` | spawned processes get the stand-in too |
 
 Tensors stay what they are, CPU tensors: `tensor.device` says `cpu` and `tensor.is_cuda` is False. A transfer between the host
 and the device copies nothing, so `tensor.cuda()` and `tensor.cpu()` share storage with `tensor`.
@@ -17,7 +18,7 @@ and the device copies nothing, so `tensor.cuda()` and `tensor.cpu()` share stora
 
 import torch
 
-from megatron_nca.testing.stand_in import collectives, devices, extensions, generators, queries, streams
+from megatron_nca.testing.stand_in import collectives, devices, extensions, generators, processes, queries, streams
 
 _installed = False
 
@@ -35,7 +36,7 @@ def install() -> None:
     if _installed:
         return
     _refuse_real_cuda()
-    for part in (extensions, devices, queries, streams, generators, collectives):
+    for part in (extensions, devices, queries, streams, generators, collectives, processes):
         part.install()
     _installed = True
 
