@@ -1,4 +1,8 @@
-"""Optimizer and learning-rate schedule, both Megatron-Core's own."""
+"""Optimizer and learning-rate schedule, both Megatron-Core's own, and what the plugin's transition does to them.
+
+Both runs have the same schedule on text: linear warm-up, cosine decay. The NCA phase has one of its own before it, with the
+same warm-up's share.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +11,29 @@ from typing import Any
 from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 
+from examples.quickstart.course import Course
 from examples.quickstart.settings import Settings
+from megatron_nca.training import TransitionSettings
+from megatron_nca.training.learning_rate import PhaseLearningRate
 
 FINAL_LR_SHARE = 0.1
 WEIGHT_DECAY = 0.1
 
 
-def build_optimizer(model: Any, lr: float) -> Any:
+def build_optimizer(model: Any, settings: Settings) -> Any:
     """Build Adam with decoupled weight decay and gradient clipping.
 
     Args:
         model: A model in Megatron's DistributedDataParallel.
-        lr: Peak learning rate.
+        settings: Give the peak learning rate.
 
     Returns:
         A MegatronOptimizer.
     """
     config = OptimizerConfig(
         optimizer="adam",
-        lr=lr,
-        min_lr=lr * FINAL_LR_SHARE,
+        lr=settings.lr,
+        min_lr=settings.lr * FINAL_LR_SHARE,
         weight_decay=WEIGHT_DECAY,
         adam_beta1=0.9,
         adam_beta2=0.95,
@@ -35,28 +42,36 @@ def build_optimizer(model: Any, lr: float) -> Any:
     return get_megatron_optimizer(config, [model])
 
 
-def build_scheduler(optimizer: Any, settings: Settings, lr: float, samples: int) -> OptimizerParamScheduler:
-    """Build a schedule that rises linearly and falls as a cosine over a number of samples.
+def build_scheduler(optimizer: Any, settings: Settings, course: Course) -> OptimizerParamScheduler:
+    """Build the run's schedule; a step of it is a sample.
+
+    With an NCA phase, its decay covers the phase too, and the transition lets it begin at the switch.
 
     Args:
         optimizer: Whose learning rate it sets.
-        settings: Gives the warm-up's share.
-        lr: Peak learning rate.
-        samples: Over which it runs; a step of the scheduler is a sample.
-
-    Returns:
-        The scheduler.
+        settings: Give peak and warm-up.
+        course: The run.
     """
     return OptimizerParamScheduler(
         optimizer,
         init_lr=0.0,
-        max_lr=lr,
-        min_lr=lr * FINAL_LR_SHARE,
-        lr_warmup_steps=int(settings.warmup * samples),
-        lr_decay_steps=samples,
+        max_lr=settings.lr,
+        min_lr=settings.lr * FINAL_LR_SHARE,
+        lr_warmup_steps=int(settings.warmup * (course.samples - course.switch)),
+        lr_decay_steps=course.samples,
         lr_decay_style="cosine",
         start_wd=WEIGHT_DECAY,
         end_wd=WEIGHT_DECAY,
-        wd_incr_steps=samples,
+        wd_incr_steps=course.samples,
         wd_incr_style="constant",
     )
+
+
+def transition_settings(settings: Settings, course: Course) -> TransitionSettings:
+    """Return what happens at the switch: new embeddings, fresh optimizer, the text's own schedule."""
+    phase_lr = PhaseLearningRate(
+        peak=settings.nca_lr,
+        minimum=settings.nca_lr * FINAL_LR_SHARE,
+        warmup_samples=int(settings.warmup * course.switch),
+    )
+    return TransitionSettings(phase_lr=phase_lr)

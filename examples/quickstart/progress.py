@@ -53,3 +53,8 @@ class Progress:
     def show_validation(self, entry: Entry) -> None:
         """Show a validation loss from here on."""
         self.validation = f", validation {entry['loss']:.3f}"
+
+    def show_line(self, line: str) -> None:
+        """Print a line above the bar."""
+        if not self.bar.disable:
+            self.bar.write(line, file=sys.stdout)

@@ -16,12 +16,12 @@ from examples.quickstart.evaluation import evaluate
 from examples.quickstart.forward import run_batches
 from examples.quickstart.journal import Entry, Journal
 from examples.quickstart.model import build_model
-from examples.quickstart.optimization import build_optimizer, build_scheduler
+from examples.quickstart.optimization import build_optimizer, build_scheduler, transition_settings
 from examples.quickstart.progress import Progress
 from examples.quickstart.settings import Launch, QuickstartError, Settings
 from examples.quickstart.text import Text
-from examples.quickstart.transition import apply_transition
 from examples.quickstart.world import World, seed_everything
+from megatron_nca.training import Transition
 
 
 class Run:
@@ -60,7 +60,10 @@ class Run:
             train_data, learner.consumed_samples, self.course.samples, get_micro_batch_size(), self.launch.workers
         )
         with Progress(self.course, first_step, shown=self.world.is_first) as progress:
+            transition = self._build_transition(train_data, progress)
             for step in range(first_step + 1, self.course.steps + 1):
+                if transition:
+                    transition.before_step(learner.consumed_samples, [learner.model], learner.optimizer, learner.scheduler)
                 progress.show_step(self._train_step(learner, batches, step))
                 if self._is_validation_due(step):
                     progress.show_validation(self._validate(learner, valid_data, step))
@@ -74,10 +77,14 @@ class Run:
 
     def _build_learner(self) -> Learner:
         model = build_model(self.settings, self.text.tokenizer.vocab_size)
-        lr = self.settings.nca_lr if self.course.switch else self.settings.lr
-        optimizer = build_optimizer(model, lr)
-        samples = self.course.switch or self.course.samples
-        return Learner(model, optimizer, build_scheduler(optimizer, self.settings, lr, samples))
+        optimizer = build_optimizer(model, self.settings)
+        return Learner(model, optimizer, build_scheduler(optimizer, self.settings, self.course))
+
+    def _build_transition(self, train_data: Any, progress: Progress) -> Transition | None:
+        if not self.course.switch:
+            return None
+        what = transition_settings(self.settings, self.course)
+        return Transition(train_data.plan, what, self.settings.seed, progress.show_line)
 
     def _rewind_journals(self, step: int) -> None:
         if self.world.is_first:
@@ -86,7 +93,6 @@ class Run:
 
     def _train_step(self, learner: Learner, batches: Any, step: int) -> Entry:
         started = time.monotonic()
-        apply_transition(learner, self.settings, self.course)
         lr = learner.optimizer.param_groups[0]["lr"]
         learner.model.zero_grad_buffer()
         learner.optimizer.zero_grad()
