@@ -6,6 +6,7 @@ Defaults are those of the paper (arXiv:2603.10055): a 12 x 12 torus of 10 colour
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -24,6 +25,8 @@ MAX_TEMPERATURE = 100.0
 MAX_IDENTITY_BIAS = 100.0
 MAX_STEPS = 2**20
 MAX_DT = 2**12
+
+_BAND = re.compile(r"([\d.]+(?:e[+-]?\d+)?)-([\d.]+(?:e[+-]?\d+)?)", re.ASCII | re.IGNORECASE)
 
 DOMAIN_BANDS: Mapping[str, tuple[float, float]] = {
     "web": (0.5, 1.0),
@@ -170,10 +173,10 @@ def parse_band(key: str, text: str) -> tuple[float, float] | None:
     """Read ``LO-HI`` or ``none``."""
     if text == "none":
         return None
-    lo, dash, hi = text.partition("-")
-    if not dash:
+    bounds = _BAND.fullmatch(text)
+    if not bounds:
         raise ConfigError(key, text, "is not a band; write LO-HI, as in 0.5-1.0, or none")
-    return parse_number(key, lo), parse_number(key, hi)
+    return parse_number(key, bounds[1]), parse_number(key, bounds[2])
 
 
 SETTING_PARSERS: Mapping[str, Callable[[str, str], Any]] = {

@@ -135,4 +135,4 @@ def draws(
     blocks = -(-count // DRAWS_PER_BLOCK)
     drawn = words(key, purpose, blocks, index, attempt, step)
     halves = np.stack([drawn & np.uint32(0xFFFF), drawn >> np.uint32(16)], axis=-1)
-    return halves.reshape(len(index), -1)[:, :count].astype(np.uint16)
+    return halves.reshape(len(index), blocks * DRAWS_PER_BLOCK)[:, :count].astype(np.uint16)

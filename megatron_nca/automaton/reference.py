@@ -152,7 +152,7 @@ def update(
     """Draw every cell's next colour from its hidden units; uint8 (batch, grid, grid)."""
     batch, grid, _, units = hidden.shape
     # Below 2**24 float32 is exact in any order of summation, and its matrix product is the fast one.
-    logits = hidden.reshape(batch, -1, units).astype(np.float32) @ rules.readout.astype(np.float32)
+    logits = hidden.reshape(batch, grid * grid, units).astype(np.float32) @ rules.readout.astype(np.float32)
     score = logits.astype(np.int32).reshape(batch, grid, grid, config.colors)
     if bias:
         score = score + bias * (state[..., None] == np.arange(config.colors))

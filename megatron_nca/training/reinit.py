@@ -91,11 +91,12 @@ def _targets(model: Sequence[Any], parts: Sequence[str]) -> list[Target]:
 
 def _embedding_targets(chunk: torch.nn.Module) -> Iterator[Target]:
     for module in chunk.modules():
-        config = getattr(module, "config", None)
-        embedding = getattr(module, "word_embeddings", None)
-        if isinstance(embedding, torch.nn.Module):
-            yield Target("word_embeddings", embedding.weight, config.embedding_init_method)
-        output = getattr(module, "output_layer", None)
+        config: Any = getattr(module, "config", None)
+        embedding: Any = getattr(module, "word_embeddings", None)
+        weight: Any = embedding.weight if isinstance(embedding, torch.nn.Module) else None
+        if weight is not None:
+            yield Target("word_embeddings", weight, config.embedding_init_method)
+        output: Any = getattr(module, "output_layer", None)
         if getattr(output, "weight", None) is None:
             continue
         if getattr(module, "share_embeddings_and_output_weights", False):

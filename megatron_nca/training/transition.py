@@ -7,7 +7,7 @@ statistic of NCA left to scale FP8 text. Every framework's adapter calls the sam
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from megatron_nca.data.curriculum import Plan
@@ -37,7 +37,7 @@ class TransitionSettings:
     reinit: tuple[str, ...] = ("embeddings",)
     optimizer: str = "fresh"
     lr: str = "restart"
-    phase_lr: PhaseLearningRate = PhaseLearningRate()
+    phase_lr: PhaseLearningRate = field(default_factory=PhaseLearningRate)
     text_warmup_fraction: float | None = None
 
     def __post_init__(self) -> None:
