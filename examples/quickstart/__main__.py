@@ -46,7 +46,7 @@ def quickstart(settings: Settings, launch: Launch, world: World) -> None:
         if world.is_first:
             from examples.quickstart.report import report
 
-            report(settings, launch, world)
+            report(settings, launch)
         wait_for_all()
 
 

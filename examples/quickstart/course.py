@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from examples.quickstart.folder import BASELINE, WITH_NCA
 from examples.quickstart.settings import Settings
 from megatron_nca.data.batches import BatchBoundaries
 from megatron_nca.data.curriculum import plan_training, read_blend
@@ -63,12 +64,12 @@ def course_with_nca(settings: Settings, text_prefix: str) -> Course:
     blend: tuple[list[str], None] = ([settings.entry, text_prefix], None)
     boundaries = BatchBoundaries(settings.global_batch)
     plan = plan_training(read_blend(blend), settings.sequence_length, settings.global_batch, boundaries)
-    return _course("with-nca", blend, plan.phases[-1].end, settings)
+    return _course(WITH_NCA, blend, plan.phases[-1].end, settings)
 
 
 def course_without_nca(settings: Settings, text_prefix: str) -> Course:
     """Return the course of the run on text alone."""
-    return _course("baseline", ([text_prefix], None), 0, settings)
+    return _course(BASELINE, ([text_prefix], None), 0, settings)
 
 
 def _course(name: str, blend: tuple[list[str], None], switch: int, settings: Settings) -> Course:

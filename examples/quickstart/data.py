@@ -111,4 +111,4 @@ def micro_batches(dataset: Any, consumed: int, samples: int, micro_batch: int, w
     """
     ranks = mpu.get_data_parallel_world_size()
     sampler = InOrderBatches(consumed, samples, micro_batch, mpu.get_data_parallel_rank(), ranks)
-    return iter(DataLoader(dataset, batch_sampler=sampler, num_workers=workers, pin_memory=True))
+    return iter(DataLoader(dataset, batch_sampler=sampler, num_workers=workers))

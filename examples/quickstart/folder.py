@@ -2,7 +2,7 @@
 
     settings.json             of the runs below; a run is only continued under the same
     text/<fingerprint>/       tokenizer.json, text.bin, text.idx
-    with-nca/, baseline/      steps.jsonl, validations.jsonl, checkpoints/
+    with-nca/, baseline/      steps.jsonl, validations.jsonl, environment.json, checkpoints/
     *.png, results.json, ...  the report
 """
 
@@ -18,11 +18,33 @@ from pathlib import Path
 from typing import Any
 
 from examples.quickstart.files import write_json
+from examples.quickstart.journal import Journal
 from examples.quickstart.settings import QuickstartError, describe_difference
 
 LOCK = ".lock"
 SETTINGS = "settings.json"
-RUN_FOLDERS = ("with-nca", "baseline")
+WITH_NCA = "with-nca"
+BASELINE = "baseline"
+
+
+class RunFolder:
+    """Where one run's files lie.
+
+    Args:
+        out: The output folder.
+        name: Of the run.
+    """
+
+    def __init__(self, out: Path, name: str) -> None:
+        self.path = out / name
+        self.checkpoints = self.path / "checkpoints"
+        self.steps = Journal(self.path / "steps.jsonl")
+        self.validations = Journal(self.path / "validations.jsonl")
+        self.environment = self.path / "environment.json"
+
+    def read_environment(self) -> dict[str, Any]:
+        """Return what the run was last started on."""
+        return dict(json.loads(self.environment.read_text(encoding="utf-8")))
 
 
 @contextmanager
@@ -82,5 +104,5 @@ def _require_same(folder: Path, there: dict[str, Any], here: dict[str, Any]) -> 
 
 
 def _delete_runs(folder: Path) -> None:
-    for name in RUN_FOLDERS:
+    for name in (WITH_NCA, BASELINE):
         shutil.rmtree(folder / name, ignore_errors=True)

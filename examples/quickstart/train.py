@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from pathlib import Path
 from typing import Any
 
 from megatron.core.num_microbatches_calculator import get_micro_batch_size, get_num_microbatches
@@ -13,14 +12,16 @@ from examples.quickstart.checkpoint import Checkpoints, Learner
 from examples.quickstart.course import Course
 from examples.quickstart.data import build_datasets, clear_cache, micro_batches
 from examples.quickstart.evaluation import evaluate
+from examples.quickstart.files import write_json
+from examples.quickstart.folder import RunFolder
 from examples.quickstart.forward import run_batches
 from examples.quickstart.journal import Entry, Journal
-from examples.quickstart.model import build_model
+from examples.quickstart.model import build_model, count_parameters
 from examples.quickstart.optimization import build_optimizer, build_scheduler, transition_settings
 from examples.quickstart.progress import Progress
 from examples.quickstart.settings import Launch, QuickstartError, Settings
 from examples.quickstart.text import Text
-from examples.quickstart.world import World, seed_everything
+from examples.quickstart.world import World, describe_environment, seed_everything
 from megatron_nca.training import Transition
 
 
@@ -37,9 +38,8 @@ class Run:
 
     def __init__(self, settings: Settings, launch: Launch, course: Course, text: Text, world: World) -> None:
         self.settings, self.launch, self.course, self.text, self.world = settings, launch, course, text, world
-        self.folder = launch.out / course.name
-        self.checkpoints = Checkpoints(self.folder / "checkpoints", world)
-        self.steps, self.validations = journals(self.folder)
+        self.folder = RunFolder(launch.out, course.name)
+        self.checkpoints = Checkpoints(self.folder.checkpoints, world)
 
     def finish(self) -> None:
         """Train to the end, from the newest checkpoint if there is one; does nothing if that is the last.
@@ -55,7 +55,7 @@ class Run:
         learner = self._build_learner()
         self.checkpoints.load(learner)
         first_step = learner.consumed_samples // self.settings.global_batch
-        self._rewind_journals(first_step)
+        self._begin_journals(learner, first_step)
         batches = micro_batches(
             train_data, learner.consumed_samples, self.course.samples, get_micro_batch_size(), self.launch.workers
         )
@@ -86,10 +86,12 @@ class Run:
         what = transition_settings(self.settings, self.course)
         return Transition(train_data.plan, what, self.settings.seed, progress.show_line)
 
-    def _rewind_journals(self, step: int) -> None:
+    def _begin_journals(self, learner: Learner, step: int) -> None:
         if self.world.is_first:
-            self.steps.rewind(step)
-            self.validations.rewind(step)
+            parameters = {"parameters": count_parameters(learner.model)}
+            write_json(self.folder.environment, parameters | describe_environment(self.world))
+            self.folder.steps.rewind(step)
+            self.folder.validations.rewind(step)
 
     def _train_step(self, learner: Learner, batches: Any, step: int) -> Entry:
         started = time.monotonic()
@@ -106,6 +108,7 @@ class Run:
         entry = {
             "step": step,
             "source": self.course.source(step - 1),
+            "tokens": self.settings.step_tokens,
             "consumed_samples": learner.consumed_samples,
             "loss": totals.mean_loss,
             "lr": lr,
@@ -113,13 +116,13 @@ class Run:
             "samples_digest": totals.digest,
             "seconds": round(time.monotonic() - started, 4),
         }
-        self._write(self.steps, entry)
+        self._write(self.folder.steps, entry)
         return entry
 
     def _validate(self, learner: Learner, dataset: Any, step: int) -> Entry:
         loss = evaluate(learner.model, dataset, self.settings, self.world.ranks)
         entry = {"step": step, "text_tokens": self.course.text_tokens(step), "loss": loss}
-        self._write(self.validations, entry)
+        self._write(self.folder.validations, entry)
         return entry
 
     def _write(self, journal: Journal, entry: Entry) -> None:
@@ -132,8 +135,3 @@ class Run:
 
     def _is_checkpoint_due(self, step: int) -> bool:
         return step % self.launch.checkpoint_every == 0 or step in (self.course.switch_step, self.course.steps)
-
-
-def journals(folder: Path) -> tuple[Journal, Journal]:
-    """Return a run's journals: of its steps, and of its validations."""
-    return Journal(folder / "steps.jsonl"), Journal(folder / "validations.jsonl")

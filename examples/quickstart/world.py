@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import random
 import warnings
 from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+PACKAGES = ("torch", "megatron-core", "tokenizers", "numpy")
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,12 @@ def leave_world() -> None:
 
     parallel_state.destroy_model_parallel()
     torch.distributed.destroy_process_group()
+
+
+def describe_environment(world: World) -> dict[str, Any]:
+    """Return device, ranks and versions, as JSON takes them."""
+    versions = {name: version(name) for name in PACKAGES}
+    return {"device": world.device, "ranks": world.ranks, "python": platform.python_version(), **versions}
 
 
 def wait_for_all() -> None:
