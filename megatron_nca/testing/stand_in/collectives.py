@@ -6,6 +6,8 @@ from typing import Any
 
 import torch.distributed
 
+from megatron_nca.testing.stand_in.replacing import replace
+
 _NCCL_ONLY = ("pg_options", "device_id")
 
 
@@ -13,9 +15,7 @@ def install() -> None:
     """Replace the making of process groups."""
     c10d = torch.distributed.distributed_c10d
     for name in ("init_process_group", "new_group"):
-        with_gloo = _with_gloo(getattr(c10d, name))
-        setattr(c10d, name, with_gloo)
-        setattr(torch.distributed, name, with_gloo)
+        replace(c10d, torch.distributed, **{name: _with_gloo(getattr(c10d, name))})
 
 
 def _with_gloo(make_group: Callable) -> Callable:

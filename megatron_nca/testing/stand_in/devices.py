@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch.utils import _device
 
+from megatron_nca.testing.stand_in.replacing import replace
+
 _FACTORIES = (
     "arange",
     "as_tensor",
@@ -55,23 +57,16 @@ def install() -> None:
     # `with torch.device("meta")` recognises the factories by identity, from a table it makes once: before they are wrapped.
     _device._device_constructors()
     for name in _FACTORIES:
-        setattr(torch, name, _with_device_on_cpu(getattr(torch, name)))
+        replace(torch, **{name: _with_device_on_cpu(getattr(torch, name))})
     for name in _METHODS:
-        setattr(torch.Tensor, name, _with_device_on_cpu(getattr(torch.Tensor, name)))
+        replace(torch.Tensor, **{name: _with_device_on_cpu(getattr(torch.Tensor, name))})
     for name in _TENSOR_TYPES:
-        setattr(torch.cuda, f"{name}Tensor", getattr(torch, f"{name}Tensor"))
-    _install_transfers()
-    torch.Tensor.type = _with_cuda_type_names(torch.Tensor.type)
-    torch.load = _with_locations_on_cpu(torch.load)
-
-
-def _install_transfers() -> None:
-    torch.Tensor.to = _with_target_on_cpu(torch.Tensor.to)
-    torch.nn.Module.to = _with_target_on_cpu(torch.nn.Module.to)
-    torch.Tensor.cuda = _same_tensor
-    torch.Tensor.pin_memory = _same_tensor
-    torch.Tensor.record_stream = _same_tensor
-    torch.nn.Module.to_empty = _with_target_on_cpu(torch.nn.Module.to_empty)
+        replace(torch.cuda, **{f"{name}Tensor": getattr(torch, f"{name}Tensor")})
+    for owner, name in ((torch.Tensor, "to"), (torch.nn.Module, "to"), (torch.nn.Module, "to_empty")):
+        replace(owner, **{name: _with_target_on_cpu(getattr(owner, name))})
+    replace(torch.Tensor, cuda=_same_tensor, pin_memory=_same_tensor, record_stream=_same_tensor)
+    replace(torch.Tensor, type=_with_cuda_type_names(torch.Tensor.type))
+    replace(torch, load=_with_locations_on_cpu(torch.load))
 
 
 def _same_tensor(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:

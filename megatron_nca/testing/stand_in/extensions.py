@@ -10,6 +10,8 @@ import torch._dynamo
 import typing_extensions
 from torch.utils._triton import has_triton_package
 
+from megatron_nca.testing.stand_in.replacing import replace
+
 _FUSED_KERNELS = "megatron.legacy.fused_kernels"
 _TRITON_MODULES = ("triton", "triton.language")
 
@@ -25,14 +27,13 @@ def install() -> None:
         sys.modules.update({name: Triton(name) for name in _TRITON_MODULES})
     # Megatron-LM 0.19 imports it from here; Python has it there since 3.12.
     if not hasattr(typing, "override"):
-        typing.override = typing_extensions.override  # type: ignore[attr-defined]
+        replace(typing, override=typing_extensions.override)
 
 
 class Triton(types.ModuleType):
     """A module of Triton: Megatron defines its kernels with it at import, whether or not it will launch them."""
 
     __version__ = "0.0.0"
-    __path__: list[str] = []
 
     def __getattr__(self, name: str) -> "TritonName":
         if name.startswith("__"):
@@ -52,6 +53,7 @@ class TritonName:
         return TritonName(f"{self._name}.{name}")
 
     def __call__(self, *args: Any, **kwargs: Any) -> "TritonName":
+        """Stand for what Triton would have made of the arguments."""
         return TritonName(f"{self._name}(...)")
 
     def __getitem__(self, grid: Any) -> Any:
@@ -65,8 +67,9 @@ def _fused_kernels() -> types.ModuleType:
     """A stub of the module whose `load` compiles CUDA sources."""
     module = types.ModuleType(_FUSED_KERNELS)
 
-    def load(args: Any) -> None:
-        return None
-
-    module.load = load  # type: ignore[attr-defined]
+    replace(module, load=_load_nothing)
     return module
+
+
+def _load_nothing(args: Any) -> None:
+    """Compile nothing."""

@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import dataloader
 
 from megatron_nca.testing.stand_in import queries
+from megatron_nca.testing.stand_in.replacing import replace
 
 
 class Roles:
@@ -85,11 +86,14 @@ def _install_host(roles: Roles) -> None:
         roles.seed("device", int(seed))
         return torch.default_generator
 
-    for owner in (torch, torch.random):
-        owner.manual_seed = manual_seed
-        owner.get_rng_state = functools.partial(roles.get_state, "host")
-        owner.set_rng_state = functools.partial(roles.set_state, "host")
-        owner.initial_seed = functools.partial(roles.initial_seed, "host")
+    replace(
+        torch,
+        torch.random,
+        manual_seed=manual_seed,
+        get_rng_state=functools.partial(roles.get_state, "host"),
+        set_rng_state=functools.partial(roles.set_state, "host"),
+        initial_seed=functools.partial(roles.initial_seed, "host"),
+    )
 
 
 def _install_device(roles: Roles) -> None:
@@ -102,12 +106,16 @@ def _install_device(roles: Roles) -> None:
     def manual_seed(seed: int) -> None:
         roles.seed("device", int(seed))
 
-    for owner in (torch.cuda, torch.cuda.random):
-        owner.get_rng_state = get_rng_state
-        owner.set_rng_state = set_rng_state
-        owner.manual_seed = owner.manual_seed_all = manual_seed
-        owner.initial_seed = functools.partial(roles.initial_seed, "device")
-    torch.cuda.default_generators = (torch.default_generator,) * queries.device_count()
+    replace(
+        torch.cuda,
+        torch.cuda.random,
+        get_rng_state=get_rng_state,
+        set_rng_state=set_rng_state,
+        manual_seed=manual_seed,
+        manual_seed_all=manual_seed,
+        initial_seed=functools.partial(roles.initial_seed, "device"),
+    )
+    replace(torch.cuda, default_generators=(torch.default_generator,) * queries.device_count())
 
 
 def _install_data_loader(roles: Roles) -> None:
@@ -120,5 +128,5 @@ def _install_data_loader(roles: Roles) -> None:
         return draw
 
     iterator = dataloader._BaseDataLoaderIter
-    iterator.__next__ = on_host(iterator.__next__)
-    dataloader.DataLoader.__iter__ = on_host(dataloader.DataLoader.__iter__)
+    replace(iterator, __next__=on_host(iterator.__next__))
+    replace(dataloader.DataLoader, __iter__=on_host(dataloader.DataLoader.__iter__))

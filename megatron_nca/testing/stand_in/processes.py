@@ -9,12 +9,14 @@ import functools
 from multiprocessing import spawn
 from typing import Any
 
+from megatron_nca.testing.stand_in.replacing import replace
+
 _CHILD = "megatron_nca.testing.stand_in.child"
 
 
 def install() -> None:
     """Replace what a spawned process is told to import."""
-    spawn.get_preparation_data = _with_stand_in(spawn.get_preparation_data)
+    replace(spawn, get_preparation_data=_with_stand_in(spawn.get_preparation_data))
 
 
 def _with_stand_in(get_preparation_data: Any) -> Any:

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from megatron_nca.testing.stand_in.replacing import replace
+
 COMPUTE_CAPABILITY = (8, 0)
 
 
@@ -45,17 +47,12 @@ def current_device() -> int:
 def install() -> None:
     """Replace `torch.cuda`'s queries."""
     # torch.cuda's own lazy calls, which Megatron imports by name, then run at once instead of waiting for a driver.
-    torch.cuda._initialized = True
-    for name, answer in _ANSWERS.items():
-        setattr(torch.cuda, name, _constant(answer))
-    for name in _MEMORY_SIZES:
-        setattr(torch.cuda, name, _constant(0))
-        setattr(torch.cuda.memory, name, _constant(0))
+    replace(torch.cuda, _initialized=True)
+    replace(torch.cuda, **{name: _constant(answer) for name, answer in _ANSWERS.items()})
+    replace(torch.cuda, torch.cuda.memory, **{name: _constant(0) for name in _MEMORY_SIZES}, memory_stats=_memory_stats)
     for owner, name in _ORDERS:
-        setattr(owner, name, _constant(None))
-    torch.cuda.device_count = device_count
-    torch.cuda.current_device = current_device
-    torch.cuda.memory_stats = torch.cuda.memory.memory_stats = _memory_stats
+        replace(owner, **{name: _constant(None)})
+    replace(torch.cuda, device_count=device_count, current_device=current_device)
 
 
 def _constant(answer: Any) -> Any:

@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from megatron_nca.testing.stand_in.replacing import replace
+
 _NANOSECONDS_A_MILLISECOND = 1e6
 
 
@@ -90,12 +92,10 @@ _DEFAULT_STREAM = Stream()
 
 def install() -> None:
     """Replace streams, events and the contexts that choose a stream or a device."""
-    torch.cuda.Stream = torch.cuda.ExternalStream = Stream
-    torch.cuda.Event = Event
-    torch.cuda.StreamContext = torch.cuda.stream = Context
-    torch.cuda.device = torch.cuda.device_of = Context
-    torch.cuda.current_stream = torch.cuda.default_stream = _default_stream
-    torch.cuda.set_stream = torch.cuda.synchronize = _nothing
+    replace(torch.cuda, Stream=Stream, ExternalStream=Stream, Event=Event)
+    replace(torch.cuda, stream=Context, StreamContext=Context, device=Context, device_of=Context)
+    replace(torch.cuda, current_stream=_default_stream, default_stream=_default_stream)
+    replace(torch.cuda, set_stream=_nothing, synchronize=_nothing)
 
 
 def _default_stream(device: Any = None) -> Stream:

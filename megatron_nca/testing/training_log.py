@@ -1,0 +1,105 @@
+"""Megatron-LM's log, read back: a record an iteration, a record a validation."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+_ITERATION = re.compile(r"iteration +(\d+)/ *\d+ \|(.*)")
+_VALIDATION = re.compile(r"(validation|test) loss at iteration (\d+)(?: on (\w+) set)? \| lm loss value: (\S+)")
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """What Megatron-LM logs of an iteration. Numbers are the printed ones.
+
+    Args:
+        iteration (int): Counted from 1
+        consumed_samples (int): After the iteration
+        learning_rate (float | None): Of the iteration; None on a pipeline stage without parameters
+        loss (float | None): `lm loss`; None where no loss of this iteration alone is printed: it was skipped, or its line
+            holds a mean
+        grad_norm (float | None): None where it is not computed
+        fields (Mapping[str, str]): Every field of the line by its name, as printed
+    """
+
+    iteration: int
+    consumed_samples: int
+    learning_rate: float | None
+    loss: float | None
+    grad_norm: float | None
+    fields: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """A loss on held-out data.
+
+    Args:
+        iteration (int): The iteration after which it was measured
+        split (str | None): None during training; after training `validation` or `test`
+        loss (float): `lm loss value`
+    """
+
+    iteration: int
+    split: str | None
+    loss: float
+
+
+@dataclass(frozen=True)
+class TrainingLog:
+    """A run's log.
+
+    Args:
+        text (str): The last rank's output, which holds the losses
+        iterations (tuple[Iteration, ...]): In the order of the log
+        validations (tuple[Validation, ...]): In the order of the log
+    """
+
+    text: str
+    iterations: tuple[Iteration, ...]
+    validations: tuple[Validation, ...]
+
+    @property
+    def losses(self) -> dict[int, float]:
+        """The training loss by iteration, of the iterations that have one of their own."""
+        return {record.iteration: record.loss for record in self.iterations if record.loss is not None}
+
+    @property
+    def learning_rates(self) -> dict[int, float | None]:
+        """The learning rate by iteration."""
+        return {record.iteration: record.learning_rate for record in self.iterations}
+
+
+def parse_log(text: str, second_is_mean: bool = False) -> TrainingLog:
+    """Read the output of a run's last rank.
+
+    Args:
+        text (str): The output
+        second_is_mean (bool): Whether the second line of a process holds the mean loss of its first two iterations, as in
+            Megatron-LM since 0.16
+
+    Returns:
+        TrainingLog: The records
+    """
+    iterations = [_iteration(match) for match in _ITERATION.finditer(text)]
+    if second_is_mean and len(iterations) > 1:
+        iterations[1] = replace(iterations[1], loss=None)
+    validations = tuple(Validation(int(match[2]), match[3], float(match[4])) for match in _VALIDATION.finditer(text))
+    return TrainingLog(text, tuple(iterations), validations)
+
+
+def _iteration(match: re.Match) -> Iteration:
+    pairs = (field.partition(":") for field in match[2].split("|"))
+    fields = {name.strip(): value.strip() for name, colon, value in pairs if colon}
+    return Iteration(
+        iteration=int(match[1]),
+        consumed_samples=int(fields["consumed samples"]),
+        learning_rate=_number(fields.get("learning rate")),
+        loss=_number(fields.get("lm loss")),
+        grad_norm=_number(fields.get("grad norm")),
+        fields=fields,
+    )
+
+
+def _number(text: str | None) -> float | None:
+    return None if text is None else float(text)
