@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-_ITERATION = re.compile(r"iteration +(\d+)/ *\d+ \|(.*)")
-_VALIDATION = re.compile(r"(validation|test) loss at iteration (\d+)(?: on (\w+) set)? \| lm loss value: (\S+)")
+_ITERATION = re.compile(r"iteration +(\d+)/ *\d+ \|(.*)\n")
+_VALIDATION = re.compile(r"(validation|test) loss at iteration (\d+)(?: on (\w+) set)? \| lm loss value: (\S+) ")
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Process groups: NCCL is asked for, gloo is given."""
 
+import atexit
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,13 @@ def install() -> None:
     c10d = torch.distributed.distributed_c10d
     for name in ("init_process_group", "new_group"):
         replace(c10d, torch.distributed, **{name: _with_gloo(getattr(c10d, name))})
+    atexit.register(_leave_groups)
+
+
+def _leave_groups() -> None:
+    """Stop gloo's threads: one that asks for the interpreter while it shuts down aborts a process that has succeeded."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _with_gloo(make_group: Callable) -> Callable:

@@ -1,4 +1,4 @@
-"""What is missing here and not needed on a CPU: compilers for GPUs, and one name of a newer Python's library."""
+"""What may be missing: compilers for GPUs, which a CPU does not need, and names that other versions of libraries have."""
 
 import os
 import sys
@@ -6,6 +6,7 @@ import types
 import typing
 from typing import Any
 
+import numpy
 import torch._dynamo
 import typing_extensions
 from torch.utils._triton import has_triton_package
@@ -17,7 +18,7 @@ _TRITON_MODULES = ("triton", "triton.language")
 
 
 def install() -> None:
-    """Switch `torch.compile` off, stub Megatron-LM's fused kernels and Triton, and complete `typing`."""
+    """Switch `torch.compile` off, stub Megatron-LM's fused kernels and Triton, and complete `typing` and `numpy`."""
     # The variable is for the processes that this one starts.
     os.environ["TORCHDYNAMO_DISABLE"] = "1"
     torch._dynamo.config.disable = True
@@ -28,6 +29,9 @@ def install() -> None:
     # Megatron-LM 0.19 imports it from here; Python has it there since 3.12.
     if not hasattr(typing, "override"):
         replace(typing, override=typing_extensions.override)
+    # Megatron-LM 0.14 saves the distributed optimizer with it; NumPy has it under the other name only since 2.0.
+    if not hasattr(numpy, "product"):
+        replace(numpy, product=numpy.prod)
 
 
 class Triton(types.ModuleType):

@@ -1,0 +1,39 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import sys
+import beside
+from megatron_nca.testing import installed
+import torch
+print(__name__, sys.argv[1:], beside.VALUE, installed(), torch.zeros(1, device="cuda").device)
+"""
+
+
+@pytest.fixture
+def script(tmp_path):
+    (tmp_path / "beside.py").write_text("VALUE = 'beside the script'")
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT)
+    return path
+
+
+def run(*arguments, cwd):
+    command = [sys.executable, "-W", "ignore", "-m", "megatron_nca.testing", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
+
+
+@pytest.mark.parametrize("options", [(), ("--plain",)])
+def test_a_script_runs_as_main_with_its_folder_on_the_path(script, options, tmp_path_factory):
+    result = run(*options, script, "--flag", "1", cwd=tmp_path_factory.mktemp("elsewhere"))
+    assert result.stdout == "__main__ ['--flag', '1'] beside the script True cpu\n", result.stderr
+
+
+def test_without_a_script_the_usage_is_shown(tmp_path):
+    result = run("--plain", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "usage: python -m megatron_nca.testing" in result.stderr
