@@ -88,7 +88,8 @@ def _blend_of_each_split(config: Any) -> list[Blend | None]:
 def _plan_split(builder: BlendedMegatronDatasetBuilder, split: Split, blend: Blend | None) -> Plan | None:
     if not mentions_nca(blend):
         return None
-    curriculum, config, size = read_blend(blend), builder.config, builder.sizes[split.value]
+    config, size = builder.config, builder.sizes[split.value]
+    curriculum = read_blend(blend, mixed=not _is_list_of_sets(config, split))
     if split is Split.train:
         if size is None:
             raise CurriculumError("nca: entries need a number of training samples; give --train-iters or --train-samples")
@@ -103,7 +104,8 @@ def _plan_split(builder: BlendedMegatronDatasetBuilder, split: Split, blend: Ble
 
 
 def _is_list_of_sets(config: Any, split: Split) -> bool:
-    return bool(config.multiple_validation_sets) and split is Split.valid
+    """Tell whether a split's datasets are kept apart (``--multiple-validation-sets``)."""
+    return bool(config.multiple_validation_sets) and config.blend is None and split is Split.valid
 
 
 def _check_entries(plan: Plan | None, config: Any) -> None:
@@ -131,28 +133,30 @@ def _build_text(builder: BlendedMegatronDatasetBuilder, build: Build, plans: lis
     for split, plan in zip(Split, plans, strict=True):
         if plan is None or plan.text_source is None or not plan.curriculum.entries:
             continue
-        if sizes[split.value] is not None:
+        if sizes[split.value] is not None and not _is_list_of_sets(config, split):
             sizes[split.value] = max(plan.schedule.counts(plan.samples)[plan.text_source], 1)
     if config.blend:
         config.blend = read_blend(config.blend).text_blend
         has_text = config.blend is not None
     else:
-        config.blend_per_split = [_text_of(blend) for blend in config.blend_per_split]
+        config.blend_per_split = [
+            _text_of(blend, config, split) for split, blend in zip(Split, config.blend_per_split, strict=True)
+        ]
         has_text = any(config.blend_per_split)
     if not has_text:
         return [None] * len(Split)
     return build(type(builder)(builder.cls, sizes, builder.is_built_on_rank, config))
 
 
-def _text_of(blend: Blend | None) -> Blend | None:
-    return read_blend(blend).text_blend if mentions_nca(blend) else blend
+def _text_of(blend: Blend | None, config: Any, split: Split) -> Blend | None:
+    return read_blend(blend, mixed=not _is_list_of_sets(config, split)).text_blend if mentions_nca(blend) else blend
 
 
 def _join(builder: BlendedMegatronDatasetBuilder, split: Split, plan: Plan | None, blend: Blend | None, text: Any) -> Any:
     """Return the dataset of one split."""
     if plan is None or not plan.curriculum.entries:
         return text
-    if blend is not None and builder.config.blend is None and _is_list_of_sets(builder.config, split):
+    if blend is not None and _is_list_of_sets(builder.config, split):
         return _list_of_sets(builder, split, plan, blend, text)
     samples = plan.schedule.counts(plan.samples)
     datasets = _nca_datasets(builder, split, plan.curriculum, samples)

@@ -69,11 +69,12 @@ def mentions_nca(blend: Blend | None) -> TypeGuard[Blend]:
     return blend is not None and any(is_nca(prefix) for prefix in blend[0])
 
 
-def read_blend(blend: Blend) -> Curriculum:
+def read_blend(blend: Blend, mixed: bool = True) -> Curriculum:
     """Take Megatron's blend apart.
 
     Args:
         blend: (prefixes, weights or None), as ``get_blend_from_list`` makes it.
+        mixed: Whether its datasets are read as one mixture; several validation sets are not, and need no weights.
 
     Returns:
         The curriculum.
@@ -92,7 +93,9 @@ def read_blend(blend: Blend) -> Curriculum:
     blended = [(item, weight) for item, weight in weighted if isinstance(item, NCAEntry) and not item.is_phase]
     curriculum = Curriculum(
         phases=phases,
-        blended=tuple((entry, _blend_weight(entry, weight, len(blended) + len(text))) for entry, weight in blended),
+        blended=tuple(
+            (entry, _blend_weight(entry, weight, mixed and len(blended) + len(text) > 1)) for entry, weight in blended
+        ),
         text=tuple(item for item, _ in text),
         text_weights=None if weights is None else tuple(weight for _, weight in text if weight is not None),
     )
@@ -117,8 +120,8 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _blend_weight(entry: NCAEntry, weight: float | None, members: int) -> Fraction:
-    if weight is None and members > 1:
+def _blend_weight(entry: NCAEntry, weight: float | None, needed: bool) -> Fraction:
+    if weight is None and needed:
         raise EntryError(
             entry.text,
             "has no tokens=, so it shares a blend with other data, which needs weights; write 'WEIGHT PREFIX' for every "

@@ -14,8 +14,8 @@ Phases are a chain of such splits, each one's second branch holding what follows
          = hold + x - (1 - floor) x**2 / (2 ramp)    x = n - hold <= ramp, the share falling linearly to the floor
          = hold + ramp (1 + floor) / 2 + floor (n - hold - ramp)       afterwards
 
-and the blend that ends the chain is a Huffman tree of constant shares, I(n) = share n. A source is off its exact share by at
-most 1/2 behind one split and by at most 1 behind two; deeper in the tree by at most 1/2 + share * (what its parent is off).
+and the blend that ends the chain is a tree of constant shares, I(n) = share n. A source is off its exact share by at most
+1/2 behind one split and by at most 1 behind two; deeper in the tree by at most 1/2 + share * (what its parent is off).
 Numbers are Python integers and fractions, so nothing rounds, at any length.
 """
 
@@ -128,20 +128,51 @@ def blend_tree(shares: Sequence[tuple[int, Fraction]]) -> Tree:
         shares: (source, weight) pairs, at least one; weights are positive and need not sum to 1.
 
     Returns:
-        A Huffman tree: heavy sources stand high, where the error is smallest.
+        Of a balanced and a Huffman tree the one in which no source can be further off its exact share. Up to four sources
+        that is the balanced one, where none is off by more than 1.
     """
-    heap: list[tuple[Fraction, int, Tree]] = [
-        (Fraction(weight), order, Leaf(source)) for order, (source, weight) in enumerate(shares)
-    ]
+    weighted = [(Fraction(weight), Leaf(source)) for source, weight in shares]
+    candidates = (_balanced(sorted(weighted, key=lambda pair: pair[0])), _huffman(weighted))
+    return min((tree for _, tree in candidates), key=greatest_error)
+
+
+def greatest_error(tree: Tree, off: Fraction = Fraction(0)) -> Fraction:
+    """Bound how far a source of a constant blend can be off its exact share, in samples.
+
+    Args:
+        tree: Of share splits.
+        off: What the tree's own number of positions can be off.
+    """
+    if isinstance(tree, Leaf):
+        return off
+    share = tree.split.share if isinstance(tree.split, ShareSplit) else Fraction(1)
+    half = Fraction(1, 2)
+    return max(greatest_error(tree.first, half + share * off), greatest_error(tree.second, half + (1 - share) * off))
+
+
+Weighted = tuple[Fraction, Tree]
+
+
+def _join(one: Weighted, other: Weighted) -> Weighted:
+    total = one[0] + other[0]
+    return total, Node(ShareSplit(one[0] / total), one[1], other[1])
+
+
+def _balanced(members: Sequence[Weighted]) -> Weighted:
+    if len(members) == 1:
+        return members[0]
+    middle = len(members) // 2
+    return _join(_balanced(members[middle:]), _balanced(members[:middle]))
+
+
+def _huffman(members: Sequence[Weighted]) -> Weighted:
+    heap = [(weight, order, tree) for order, (weight, tree) in enumerate(members)]
     heapq.heapify(heap)
-    order = len(heap)
-    while len(heap) > 1:
-        light, _, second = heapq.heappop(heap)
-        heavy, _, first = heapq.heappop(heap)
-        node = Node(ShareSplit(heavy / (heavy + light)), first, second)
-        heapq.heappush(heap, (heavy + light, order, node))
-        order += 1
-    return heap[0][2]
+    for order in range(len(heap), 2 * len(heap) - 1):
+        light, heavy = heapq.heappop(heap), heapq.heappop(heap)
+        weight, tree = _join((heavy[0], heavy[2]), (light[0], light[2]))
+        heapq.heappush(heap, (weight, order, tree))
+    return heap[0][0], heap[0][2]
 
 
 def _leaf_counts(tree: Tree, samples: int) -> Iterator[tuple[int, int]]:

@@ -1,0 +1,97 @@
+"""What several test folders share: a tokenizer, a text and Megatron's builder over them."""
+
+import os
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+# One thread a process: tests start several, and the machine may have two cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Machines are shared: how long an example takes says nothing about the code.
+settings.register_profile("shared-machine", deadline=None)
+settings.load_profile("shared-machine")
+
+
+class Tokenizer:
+    """The interface that Megatron's datasets use."""
+
+    def __init__(self, vocab_size=12_000, eod=5, pad=0, bos=1):
+        self.vocab_size, self.eod, self.pad, self.bos = vocab_size, eod, pad, bos
+        self.unique_identifiers = {"class": "Tokenizer", "vocab_size": vocab_size}
+
+
+@pytest.fixture
+def tokenizer():
+    return Tokenizer()
+
+
+def write_text(prefix, documents, seed=0, vocab_size=12_000):
+    """Write a tokenised text of random documents as Megatron's .bin and .idx."""
+    import torch
+    from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
+
+    generator = np.random.default_rng(seed)
+    builder = IndexedDatasetBuilder(f"{prefix}.bin", dtype=np.int32)
+    for _ in range(documents):
+        length = int(generator.integers(50, 500))
+        builder.add_item(torch.from_numpy(generator.integers(10, vocab_size, length)))
+        builder.end_document()
+    builder.finalize(f"{prefix}.idx")
+    return str(prefix)
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory):
+    return write_text(tmp_path_factory.mktemp("text") / "a", 300)
+
+
+@pytest.fixture(scope="session")
+def other_text(tmp_path_factory):
+    return write_text(tmp_path_factory.mktemp("text") / "b", 200, seed=1)
+
+
+@pytest.fixture(scope="session")
+def process_group(tmp_path_factory):
+    """A world of one: Megatron's BlendedDataset asks for its rank."""
+    import torch
+
+    store = tmp_path_factory.mktemp("group") / "store"
+    torch.distributed.init_process_group("gloo", rank=0, world_size=1, init_method=f"file://{store}")
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture
+def build(tmp_path, tokenizer, process_group):
+    """Build (train, valid, test) as Megatron-LM does, with the plugin registered."""
+    import megatron_nca
+
+    megatron_nca.register()
+
+    def build_datasets(blend=None, sizes=(100, 10, 10), per_split=None, **settings):
+        from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
+        from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
+        from megatron.core.datasets.utils import get_blend_from_list
+
+        options = {
+            "random_seed": 1234,
+            "sequence_length": 128,
+            "path_to_cache": str(tmp_path / "cache"),
+            "tokenizer": tokenizer,
+            "reset_position_ids": False,
+            "reset_attention_mask": False,
+            "eod_mask_loss": False,
+            **settings,
+        }
+        built_on_rank = options.pop("is_built_on_rank", lambda: True)
+        cls = options.pop("cls", GPTDataset)
+        if per_split is None:
+            options.setdefault("split", "90,5,5")
+            options["blend"] = get_blend_from_list(blend)
+        else:
+            options["blend_per_split"] = [get_blend_from_list(part) for part in per_split]
+        return BlendedMegatronDatasetBuilder(cls, list(sizes), built_on_rank, GPTDatasetConfig(**options)).build()
+
+    return build_datasets

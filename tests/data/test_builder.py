@@ -1,0 +1,233 @@
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from megatron_nca.data import run
+from megatron_nca.errors import CurriculumError, EntryError, NCAError, VocabularyError
+
+TEXT_KEYS = ("tokens", "labels", "loss_mask", "position_ids", "attention_mask")
+
+
+@pytest.fixture(autouse=True)
+def no_batch_size():
+    from megatron.core.num_microbatches_calculator import unset_num_microbatches_calculator
+
+    unset_num_microbatches_calculator()
+    yield
+    unset_num_microbatches_calculator()
+    run.CURRENT = run.Run()
+
+
+def same(one, other, keys=TEXT_KEYS):
+    return all(torch.equal(one[key], other[key]) for key in keys)
+
+
+def test_text_after_the_phase_is_what_a_run_of_the_text_alone_would_read(build, text):
+    train, valid, test = build(["nca:tokens=2560", text])
+    alone = build([text], sizes=(80, 10, 10))
+    assert len(train) == 100
+    assert all(same(train[20 + place], alone[0][place]) for place in range(80))
+    for ours, baselines in ((valid, alone[1]), (test, alone[2])):
+        assert type(ours) is type(baselines)
+        assert len(ours) == len(baselines)
+        assert all(same(ours[place], baselines[place]) for place in range(len(ours)))
+
+
+def test_a_text_blend_after_the_phase_is_megatrons_own(build, text, other_text):
+    train = build(["1", "nca:tokens=2560", "0.7", text, "0.3", other_text])[0]
+    alone = build(["0.7", text, "0.3", other_text], sizes=(80, 10, 10))[0]
+    assert all(same(train[20 + place], alone[place]) for place in range(80))
+    assert [train[20 + place]["dataset_id"] - 1 for place in range(80)] == [alone[place]["dataset_id"] for place in range(80)]
+
+
+def test_the_switch_is_at_the_entrys_tokens_rounded_up_to_the_global_batch(build, text):
+    from megatron.core.num_microbatches_calculator import init_num_microbatches_calculator
+
+    init_num_microbatches_calculator(0, None, 24, 2, 4)
+    train = build(["nca:tokens=2500", text])[0]
+    kinds = [train[place]["dataset_id"] for place in range(100)]
+    assert kinds == [0] * 24 + [1] * 76
+
+
+def test_a_mixed_batch_collates(build, text, other_text):
+    train = build(["0.5", "nca:", "0.25", text, "0.25", other_text])[0]
+    batch = next(iter(torch.utils.data.DataLoader(train, batch_size=16)))
+    assert batch["tokens"].shape == (16, 128)
+    assert set(batch["dataset_id"].tolist()) == {0, 1, 2}
+
+
+def test_an_everlasting_blend_is_validated_in_the_same_shares(build, text):
+    train, valid, _ = build(["0.25", "nca:", "0.75", text], sizes=(100, 40, 10))
+    assert sum(train[place]["dataset_id"] == 0 for place in range(100)) == 25
+    assert sum(valid[place]["dataset_id"] == 0 for place in range(40)) == 10
+
+
+def test_splits_of_their_own_are_read_as_given(build, text, other_text):
+    train, valid, test = build(per_split=[["nca:tokens=2560", text], [other_text], None])
+    alone = build(per_split=[[text], [other_text], None], sizes=(80, 10, 10))
+    assert same(train[20], alone[0][0])
+    assert same(valid[0], alone[1][0])
+    assert test is None
+
+
+def test_nca_can_be_a_validation_split_of_its_own(build, text):
+    _, valid, _ = build(per_split=[[text], ["nca:"], None], sizes=(10, 6, 0))
+    assert len(valid) == 6
+    assert valid[0]["loss_mask"].sum() == 128 - 37
+
+
+def test_several_validation_sets_stay_apart_in_their_order(build, text, other_text):
+    _, valid, _ = build(per_split=[["nca:tokens=2560", text], [text, "nca:", other_text], None], multiple_validation_sets=True)
+    assert [type(dataset).__name__ for dataset in valid] == ["GPTDataset", "NCADataset", "GPTDataset"]
+    _, valid, _ = build(per_split=[[text], ["nca:", other_text], None], multiple_validation_sets=True)
+    assert [type(dataset).__name__ for dataset in valid] == ["NCADataset", "GPTDataset"]
+
+
+def test_a_split_that_the_run_leaves_out_is_none(build, text):
+    assert build(["nca:tokens=2560", text], split="100,0,0")[1:] == [None, None]
+    assert build(["nca:"], split="100,0,0")[1:] == [None, None]
+
+
+def test_a_run_that_ends_within_the_phase_reads_no_text(build, text):
+    train = build(["nca:tokens=1M", text])[0]
+    assert {train[place]["dataset_id"] for place in range(100)} == {0}
+
+
+def test_a_position_outside_the_run_is_an_index_error(build):
+    with pytest.raises(IndexError, match="run of 100"):
+        build(["nca:"])[0][100]
+
+
+def test_nothing_is_written_for_nca(build, tmp_path):
+    build(["nca:tokens=1M", "nca:domain=code"], sizes=(100_000_000, 10, 10))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_plan_is_known_on_ranks_that_read_no_data(build, text, monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(torch.distributed, "barrier", lambda *args, **kwargs: None)
+    assert build(["nca:tokens=2560", text], is_built_on_rank=lambda: False) == [None, None, None]
+    assert run.CURRENT.plan.switch == 20
+
+
+def snapshot(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize("blended", [False, True])
+def test_without_an_entry_nothing_changes(build, text, other_text, tmp_path, blended):
+    """Datasets, samples and cache files of registered and unregistered Megatron-Core, byte for byte."""
+    from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder as Builder
+
+    blend = ["0.7", text, "0.3", other_text] if blended else [text]
+    registered = build(blend, path_to_cache=str(tmp_path / "registered"))
+    wrapped = Builder.build
+    Builder.build = wrapped.__wrapped__
+    try:
+        plain = build_unregistered(blend, tmp_path / "plain")
+    finally:
+        Builder.build = wrapped
+    assert [type(dataset) for dataset in registered] == [type(dataset) for dataset in plain]
+    for ours, theirs in zip(registered, plain, strict=True):
+        assert len(ours) == len(theirs)
+        for place in range(len(ours)):
+            mine, its = ours[place], theirs[place]
+            assert mine.keys() == its.keys()
+            assert all(np.array_equal(mine[key], its[key]) for key in mine)
+    assert snapshot(tmp_path / "registered") == snapshot(tmp_path / "plain")
+
+
+def build_unregistered(blend, cache):
+    from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
+    from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
+    from megatron.core.datasets.utils import get_blend_from_list
+
+    from tests.conftest import Tokenizer
+
+    assert not hasattr(BlendedMegatronDatasetBuilder.build, "__wrapped__")
+    config = GPTDatasetConfig(
+        random_seed=1234, sequence_length=128, path_to_cache=str(cache), tokenizer=Tokenizer(), reset_position_ids=False,
+        reset_attention_mask=False, eod_mask_loss=False, split="90,5,5", blend=get_blend_from_list(blend),
+    )  # fmt: skip
+    return BlendedMegatronDatasetBuilder(GPTDataset, [100, 10, 10], lambda: True, config).build()
+
+
+def test_registering_twice_wraps_once(build, text):
+    from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder as Builder
+
+    import megatron_nca
+
+    once = Builder.build
+    megatron_nca.register()
+    assert Builder.build is once
+
+
+def test_a_seam_of_another_form_is_refused(monkeypatch):
+    from megatron.core.datasets import blended_megatron_dataset_builder as module
+
+    import megatron_nca
+    from megatron_nca.errors import EnvironmentMismatchError
+
+    class Other:
+        def __init__(self, config):
+            pass
+
+        def build(self):
+            pass
+
+    monkeypatch.setattr(module, "BlendedMegatronDatasetBuilder", Other)
+    with pytest.raises(EnvironmentMismatchError, match=r"takes \['self', 'config'\].*use Megatron-Core 0.14 to 0.19"):
+        megatron_nca.register()
+
+
+def test_a_cyclic_loader_is_refused(build, text):
+    run.CURRENT.dataloader_type = "cyclic"
+    with pytest.raises(CurriculumError, match="--dataloader-type single"):
+        build(["nca:tokens=2560", text])
+
+
+def test_a_dataset_that_is_not_gpts_is_refused(build, text):
+    from megatron.core.datasets.bert_dataset import BERTMaskedWordPieceDataset
+
+    with pytest.raises(CurriculumError, match="reads it with BERTMaskedWordPieceDataset"):
+        build(["nca:tokens=2560", text], cls=BERTMaskedWordPieceDataset)
+
+
+def test_a_small_vocabulary_is_refused(build, text, tokenizer):
+    tokenizer.vocab_size = 9_999
+    with pytest.raises(VocabularyError, match="colors=9"):
+        build(["nca:tokens=2560", text])
+
+
+def test_a_band_without_rules_is_refused(build, text, monkeypatch):
+    from megatron_nca.data import builder
+
+    monkeypatch.setattr(builder, "ACCEPTANCE_ROUNDS", 2)
+    with pytest.raises(EntryError, match="none of 512 random rules"):
+        build(["nca:tokens=2560,gzip=2-3", text])
+
+
+def test_text_that_runs_out_is_refused(build, text, other_text):
+    with pytest.raises(CurriculumError, match="leaves 99,980 samples to the text, which holds"):
+        build(["nca:tokens=2560", text, other_text], sizes=(100_000, 10, 10))
+
+
+def test_validation_without_a_size_is_refused(build, text):
+    with pytest.raises(EntryError, match="give --eval-iters"):
+        build(per_split=[["nca:tokens=2560", text], ["nca:"], None], sizes=(100, None, 10))
+
+
+def test_a_run_longer_than_its_only_phase_is_refused(build):
+    with pytest.raises(EntryError, match="nothing follows this phase, which ends after 2,560 tokens"):
+        build(["nca:tokens=2560"])
+
+
+@pytest.mark.parametrize("blend", [["nca:tokens=1M", "missing"], ["nca:x=1"], ["0.5", "nca:", "0.5", "missing"]])
+def test_a_refused_run_leaves_nothing_behind(build, tmp_path, blend, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((NCAError, OSError, AssertionError)):
+        build(blend)
+    assert os.listdir(tmp_path) == []
