@@ -139,17 +139,18 @@ def _build_text(builder: BlendedMegatronDatasetBuilder, build: Build, plans: lis
         config.blend = read_blend(config.blend).text_blend
         has_text = config.blend is not None
     else:
-        config.blend_per_split = [
-            _text_of(blend, config, split) for split, blend in zip(Split, config.blend_per_split, strict=True)
-        ]
+        config.blend_per_split = [_text_of(config, split) for split in Split]
         has_text = any(config.blend_per_split)
     if not has_text:
         return [None] * len(Split)
     return build(type(builder)(builder.cls, sizes, builder.is_built_on_rank, config))
 
 
-def _text_of(blend: Blend | None, config: Any, split: Split) -> Blend | None:
-    return read_blend(blend, mixed=not _is_list_of_sets(config, split)).text_blend if mentions_nca(blend) else blend
+def _text_of(config: Any, split: Split) -> Blend | None:
+    blend = config.blend_per_split[split.value]
+    if not mentions_nca(blend):
+        return blend
+    return read_blend(blend, mixed=not _is_list_of_sets(config, split)).text_blend
 
 
 def _join(builder: BlendedMegatronDatasetBuilder, split: Split, plan: Plan | None, blend: Blend | None, text: Any) -> Any:
