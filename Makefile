@@ -1,0 +1,46 @@
+# One environment serves all targets; it is made once, and made whole: its stamp is written last.
+PYTHON ?= python3
+VENV ?= .venv
+READY := $(VENV)/.ready
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+
+.PHONY: help demo test lint format bench clean
+
+help:
+	@echo "make demo    NCA-to-text pre-training on Megatron-Core, on a CPU, into out/quickstart"
+	@echo "make test    the tests, Megatron-LM's own loop too where MEGATRON_LM names a checkout"
+	@echo "make lint    ruff and mypy"
+	@echo "make format  let ruff format and fix"
+	@echo "make bench   the tables of docs/performance.md, measured here"
+
+$(READY): setup.py constraints.txt
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip
+	$(PIP) -c constraints.txt "torch==2.13.0"
+	$(PIP) -c constraints.txt -e ".[dev]"
+	touch $@
+
+demo: $(READY)
+	$(BIN)/python -m examples.quickstart
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks.engine
+	$(BIN)/python -m benchmarks.dataset
+	$(BIN)/python -m benchmarks.scale
+
+clean:
+	rm -rf $(VENV) out build dist *.egg-info
