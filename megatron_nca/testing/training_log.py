@@ -15,7 +15,7 @@ class Iteration:
     Args:
         iteration (int): Counted from 1
         consumed_samples (int): After the iteration
-        learning_rate (float | None): Of the iteration; None on a pipeline stage without parameters
+        learning_rate (float | None): Of the iteration that follows: Megatron-LM logs after the scheduler's step
         loss (float | None): `lm loss`; None where no loss of this iteration alone is printed: it was skipped, or its line
             holds a mean
         grad_norm (float | None): None where it is not computed

@@ -105,5 +105,19 @@ def test_the_distributed_optimizer_takes_the_same_steps(run, saved, tmp_path):
     assert_same(replace(distributed, data_parallel=2).complete(tmp_path), reference, PRINTED)
 
 
+def test_the_distributed_optimizer_resumes_at_another_data_parallel_size(run, saved, tmp_path):
+    reference, _ = saved
+    checkpoint = save_to(tmp_path / "checkpoint", "torch_dist")
+    distributed = with_flags(run, *WITHOUT_DROPOUT, "--use-distributed-optimizer", *checkpoint)
+    distributed.kill_at(SAVED_AT + 2, tmp_path / "killed")
+    resuming = with_flags(distributed, "--load", str(tmp_path / "checkpoint"))
+    assert_same(replace(resuming, data_parallel=2).complete(tmp_path / "resumed"), reference, PRINTED)
+
+
+def test_half_precision_learns(run, tmp_path):
+    log = with_flags(run, "--bf16").complete(tmp_path)
+    assert log.losses[ITERATIONS] < log.losses[1] - 0.3
+
+
 def test_a_run_that_must_fail_shows_why(run, tmp_path):
     assert "NoSuchTokenizer" in with_flags(run, "--tokenizer-type", "NoSuchTokenizer").fail(tmp_path)
