@@ -9,9 +9,9 @@ and compares their validation loss. `python -m examples.quickstart --help` lists
 | `folder`, `files` | the output folder: its lock, its settings, files that appear whole or not at all |
 | `corpus`, `tokenizer`, `text` | the standard library's sources, a byte-level BPE, Megatron's `.bin`/`.idx` |
 | `world` | device, process group, random seeds |
-| `course`, `data` | how many samples of what; datasets, in-order sampler, micro-batches |
+| `course`, `data`, `sampler` | how many samples of what; the datasets; in which order they are read |
 | `model`, `optimization` | Megatron's GPTModel and DistributedDataParallel; its optimizer and scheduler |
-| `train`, `evaluation` | the training loop; validation |
+| `forward`, `train`, `evaluation`, `progress` | a global batch; the training loop; validation; the bar |
 | `checkpoint`, `journal` | what survives a kill |
 | `results`, `report`, `plots` | both runs side by side |
 """

@@ -107,7 +107,8 @@ class Checkpoints:
 
 
 def _sharded_state(learner: Learner, is_loading: bool = False) -> dict[str, Any]:
-    model = learner.model.sharded_state_dict()
+    # Without the data-parallel wrapper, as Megatron-LM has it: its name is no part of a weight's.
+    model = learner.model.module.sharded_state_dict()
     return {
         "model": model,
         "optimizer": learner.optimizer.sharded_state_dict(model, is_loading=is_loading),
@@ -118,7 +119,7 @@ def _sharded_state(learner: Learner, is_loading: bool = False) -> dict[str, Any]
 
 
 def _restore(learner: Learner, state: dict[str, Any]) -> None:
-    learner.model.load_state_dict(state["model"])
+    learner.model.module.load_state_dict(state["model"])
     learner.optimizer.load_state_dict(state["optimizer"])
     # load_state_dict adds the checkpoint's steps to those already taken.
     learner.scheduler.num_steps = 0

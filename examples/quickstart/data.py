@@ -14,41 +14,12 @@ from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
 from torch.utils.data import DataLoader
 
 from examples.quickstart.course import Course
+from examples.quickstart.sampler import InOrderBatches
 from examples.quickstart.settings import Settings
 from examples.quickstart.text import SPLIT, Text
 from examples.quickstart.world import World, wait_for_all
 
 Batch = dict[str, torch.Tensor]
-
-
-class InOrderBatches:
-    """Micro-batches of one data-parallel rank, in the order of the dataset, from the consumed samples on.
-
-    The ranks share every stretch of `ranks * micro_batch` samples evenly, as Megatron-LM's sampler has it. So a global batch
-    holds the same samples however many ranks there are.
-
-    Args:
-        consumed: Samples that were trained on before.
-        samples: Samples of the dataset.
-        micro_batch: Samples of a micro-batch.
-        rank: Data-parallel rank.
-        ranks: Data-parallel ranks.
-    """
-
-    def __init__(self, consumed: int, samples: int, micro_batch: int, rank: int, ranks: int) -> None:
-        self.consumed = consumed
-        self.samples = samples
-        self.micro_batch = micro_batch
-        self.rank = rank
-        self.ranks = ranks
-
-    def __len__(self) -> int:
-        return (self.samples - self.consumed) // (self.micro_batch * self.ranks)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for batch in range(len(self)):
-            begin = self.consumed + (batch * self.ranks + self.rank) * self.micro_batch
-            yield list(range(begin, begin + self.micro_batch))
 
 
 def build_datasets(settings: Settings, course: Course, text: Text, cache: Path) -> tuple[Any, Any]:

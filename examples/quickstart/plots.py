@@ -28,6 +28,7 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "#eaeef2",
     "xtick.color": INK,
     "ytick.color": INK,
