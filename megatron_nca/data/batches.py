@@ -33,8 +33,13 @@ class BatchBoundaries:
         return sum(boundary <= samples for boundary in self.warmup) - 1
 
     @classmethod
-    def from_megatron(cls) -> BatchBoundaries:
-        """Read them off Megatron-Core's microbatch calculator; every sample is a boundary where none is set up."""
+    def from_megatron(cls, consumed_samples: int = 0) -> BatchBoundaries:
+        """Read them off Megatron-Core's microbatch calculator; every sample is a boundary where none is set up.
+
+        Args:
+            consumed_samples: Where this start of the run begins. Batches are counted from there, since their size may have
+                been another before.
+        """
         from megatron.core import num_microbatches_calculator as module
 
         calculator = module._GLOBAL_NUM_MICROBATCHES_CALCULATOR
@@ -42,12 +47,12 @@ class BatchBoundaries:
             return cls()
         growing_samples = getattr(calculator, "ramup_samples", None)
         if growing_samples is None:
-            return cls(calculator.get_current_running_global_batch_size())
-        return cls._from_growing(copy.copy(calculator), growing_samples)
+            return cls(calculator.get_current_running_global_batch_size(), (consumed_samples,))
+        return cls._from_growing(copy.copy(calculator), growing_samples, consumed_samples)
 
     @classmethod
-    def _from_growing(cls, calculator: Any, growing_samples: int) -> BatchBoundaries:
-        boundaries = [0]
+    def _from_growing(cls, calculator: Any, growing_samples: int, consumed_samples: int) -> BatchBoundaries:
+        boundaries = [consumed_samples]
         while boundaries[-1] <= growing_samples:
             calculator.update(boundaries[-1], False)
             boundaries.append(boundaries[-1] + calculator.get_current_running_global_batch_size())

@@ -58,7 +58,7 @@ def build_datasets(builder: BlendedMegatronDatasetBuilder, build: Build) -> list
     plans = [_plan_split(builder, split, blends[split.value]) for split in Split]
     for plan in plans:
         _check_entries(plan, builder.config)
-    run.CURRENT.plan = plans[Split.train.value]
+    run.set_plan(plans[Split.train.value])
     text = _build_text(builder, build, plans)
     if torch.distributed.is_initialized() and not builder.is_built_on_rank():
         return [None] * len(Split)
@@ -71,7 +71,7 @@ def _check_run(builder: BlendedMegatronDatasetBuilder) -> None:
             f"nca: entries need a GPTDataset for the text, this run reads it with {builder.cls.__name__}; "
             "use them in GPT-style pre-training, not in fine-tuning or with encoder models"
         )
-    loader = run.CURRENT.dataloader_type
+    loader = run.facts().dataloader_type
     if loader not in (None, "single"):
         raise CurriculumError(
             f"nca: entries need --dataloader-type single, which reads samples in order; with {loader!r} "
@@ -93,7 +93,9 @@ def _plan_split(builder: BlendedMegatronDatasetBuilder, split: Split, blend: Ble
     if split is Split.train:
         if size is None:
             raise CurriculumError("nca: entries need a number of training samples; give --train-iters or --train-samples")
-        return plan_training(curriculum, config.sequence_length, size, BatchBoundaries.from_megatron())
+        facts = run.facts()
+        boundaries = BatchBoundaries.from_megatron(facts.consumed_samples)
+        return plan_training(curriculum, config.sequence_length, size, boundaries, facts.ended_phases)
     final = curriculum.final()
     if size is None and final.entries and not _is_list_of_sets(config, split):
         raise EntryError(
@@ -111,7 +113,7 @@ def _is_list_of_sets(config: Any, split: Split) -> bool:
 def _check_entries(plan: Plan | None, config: Any) -> None:
     """Refuse, on every rank alike, what would fail only once samples are read."""
     for entry in plan.curriculum.entries if plan else ():
-        token_ids(entry, config.tokenizer, run.CURRENT.padded_vocab_size)
+        token_ids(entry, config.tokenizer, run.facts().padded_vocab_size)
         _check_band(entry)
 
 
@@ -192,7 +194,7 @@ def make_dataset(entry: NCAEntry, stream: int, samples: int, split: Split, confi
     seed = config.random_seed if entry.seed is None else entry.seed
     source = NCASource(entry.config, seed, split.name, entry.rules, stream)
     layout = SampleLayout(config.sequence_length, bool(config.add_extra_token_to_sequence), entry.trajectory)
-    ids = token_ids(entry, config.tokenizer, run.CURRENT.padded_vocab_size)
+    ids = token_ids(entry, config.tokenizer, run.facts().padded_vocab_size)
     documents = TrajectoryDocuments(source, ids, layout, config.tokenizer.eod)
     return NCADataset(documents, entry, samples, split, config)
 

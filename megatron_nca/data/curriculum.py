@@ -210,7 +210,13 @@ class Plan:
         return " -> ".join(parts)
 
 
-def plan_training(curriculum: Curriculum, sequence_length: int, samples: int, boundaries: BatchBoundaries) -> Plan:
+def plan_training(
+    curriculum: Curriculum,
+    sequence_length: int,
+    samples: int,
+    boundaries: BatchBoundaries,
+    ended_phases: Sequence[int] = (),
+) -> Plan:
     """Lay a curriculum out over a run.
 
     Args:
@@ -218,6 +224,7 @@ def plan_training(curriculum: Curriculum, sequence_length: int, samples: int, bo
         sequence_length: Tokens of a sample; Megatron counts tokens as samples times this.
         samples: Training samples of the run.
         boundaries: Where global batches begin.
+        ended_phases: Ends of the first phases where they have been reached, in an earlier start of the run.
 
     Returns:
         The plan.
@@ -229,9 +236,12 @@ def plan_training(curriculum: Curriculum, sequence_length: int, samples: int, bo
         _check_sequence(entry, sequence_length)
     splits: list[PhaseSplit] = []
     phases: list[Phase] = []
-    for entry in curriculum.phases:
+    for place, entry in enumerate(curriculum.phases):
         begin = phases[-1].end if phases else 0
-        end = boundaries.round_up(_position_after(splits, _samples_of(entry.tokens or 0, sequence_length)))
+        if place < len(ended_phases):
+            end = ended_phases[place]
+        else:
+            end = boundaries.round_up(_position_after(splits, _samples_of(entry.tokens or 0, sequence_length)))
         # An even ramp to a floor of 0 leaves no fraction of a sample behind for what follows.
         ramp = _samples_of(entry.ramp, sequence_length)
         ramp += ramp % 2

@@ -17,7 +17,8 @@ def no_batch_size():
     unset_num_microbatches_calculator()
     yield
     unset_num_microbatches_calculator()
-    run.CURRENT = run.Run()
+    run.set_framework(None)
+    run.set_plan(None)
 
 
 def same(one, other, keys=TEXT_KEYS):
@@ -110,7 +111,7 @@ def test_the_plan_is_known_on_ranks_that_read_no_data(build, text, monkeypatch):
     monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
     monkeypatch.setattr(torch.distributed, "barrier", lambda *args, **kwargs: None)
     assert build(["nca:tokens=2560", text], is_built_on_rank=lambda: False) == [None, None, None]
-    assert run.CURRENT.plan.switch == 20
+    assert run.current_plan().switch == 20
 
 
 def snapshot(folder):
@@ -183,8 +184,37 @@ def test_a_seam_of_another_form_is_refused(monkeypatch):
         megatron_nca.register()
 
 
+class Framework:
+    def __init__(self, facts):
+        self.facts = lambda: facts
+        self.plans = []
+
+    def planned(self, plan):
+        self.plans.append(plan)
+
+
+def test_a_framework_is_told_the_plan_before_any_text_is_built(build):
+    framework = Framework(run.RunFacts())
+    run.set_framework(framework)
+    with pytest.raises((OSError, AssertionError)):
+        build(["nca:tokens=2560", "missing"])
+    assert [plan.switch for plan in framework.plans] == [20]
+
+
+def test_a_phase_that_has_ended_is_not_moved_by_another_batch_size(build, text):
+    from megatron.core.num_microbatches_calculator import init_num_microbatches_calculator
+
+    init_num_microbatches_calculator(0, None, 16, 2, 4)
+    run.set_framework(Framework(run.RunFacts(consumed_samples=30, ended_phases=(20,))))
+    train = build(["nca:tokens=2560", "nca:tokens=1280,domain=code", text])[0]
+    assert [phase.end for phase in train.plan.phases] == [20, 30]
+    run.set_framework(Framework(run.RunFacts(consumed_samples=26, ended_phases=(20,))))
+    train = build(["nca:tokens=2560", "nca:tokens=1280,domain=code", text])[0]
+    assert [phase.end for phase in train.plan.phases] == [20, 42]
+
+
 def test_a_cyclic_loader_is_refused(build, text):
-    run.CURRENT.dataloader_type = "cyclic"
+    run.set_framework(Framework(run.RunFacts(dataloader_type="cyclic")))
     with pytest.raises(CurriculumError, match="--dataloader-type single"):
         build(["nca:tokens=2560", text])
 
