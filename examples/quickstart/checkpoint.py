@@ -1,9 +1,10 @@
 """Checkpoints: Megatron-Core's distributed format (`torch_dist`), published whole, the last two kept.
 
-    checkpoints/latest         name of the newest whole checkpoint
-    checkpoints/step-000150/
-    checkpoints/step-000200/
-    checkpoints/.partial/      what is being written
+| in `checkpoints/` | what it is |
+|---|---|
+| `latest` | name of the newest whole checkpoint |
+| `step-000150/`, `step-000200/` | the last two |
+| `.partial/` | what is being written |
 
 A checkpoint is written under another name, renamed when all ranks are done, and only then named in `latest`. So a kill at any
 moment leaves the one before.

@@ -14,7 +14,8 @@ from megatron_nca.errors import ConfigError
 
 DESCRIPTION = """\
 Train a small GPT on this machine's CPU, or its GPU, twice from the same seed: with and without a phase of neural cellular
-automata before the text. Then compare. Stopped at any moment, the same command goes on where it was; finished, it reports again."""
+automata before the text. Then compare. Stopped at any moment, the same command goes on where it was; once finished, it reports
+again."""
 
 
 def count(text: str) -> int:

@@ -1,9 +1,11 @@
 """The output folder: one process at a time writes it, and it holds runs of one kind of settings.
 
-    settings.json             of the runs below; a run is only continued under the same
-    text/<fingerprint>/       tokenizer.json, text.bin, text.idx
-    with-nca/, baseline/      steps.jsonl, validations.jsonl, environment.json, checkpoints/
-    *.png, results.json, ...  the report
+| in it | what it is |
+|---|---|
+| `settings.json` | of the runs; they are only continued under the same |
+| `text/<fingerprint>/` | `tokenizer.json`, `text.bin`, `text.idx` |
+| `with-nca/`, `baseline/` | `steps.jsonl`, `validations.jsonl`, `environment.json`, `checkpoints/` |
+| `loss.png`, `trajectories.png`, `validation.csv`, `results.json` | the report |
 """
 
 from __future__ import annotations

@@ -75,11 +75,11 @@ def plot_trajectories(settings: Settings, path: Path) -> None:
     source = NCASource(entry.config, seed, "train", entry.rules)
     grids = source.grids_batch(range(TRAJECTORIES), frames)
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(TRAJECTORIES, frames, figsize=(0.9 * frames, 0.95 * TRAJECTORIES + 0.7), layout="constrained")
+        size = (0.9 * frames, 0.95 * TRAJECTORIES + 0.7)
+        figure, axes = plt.subplots(TRAJECTORIES, frames, figsize=size, layout="constrained")
         _draw_grids(axes, grids, entry.config.colors)
-        figure.suptitle(
-            f"Six rules, a row each: the first {frames} frames of the first training sequences\n{entry.text}", color=INK, fontsize=10
-        )
+        title = f"Six rules, a row each: the first {frames} frames of the first training sequences\n{entry.text}"
+        figure.suptitle(title, color=INK, fontsize=10)
         _save(figure, path)
 
 
@@ -107,9 +107,7 @@ def _mark_match(axes: Any, comparison: Comparison) -> None:
     axes.hlines(loss, tokens, comparison.text_tokens, color=FAINT, linestyle="--", linewidth=1)
     saving = comparison.text_tokens / tokens
     middle = (tokens + comparison.text_tokens) / 2
-    axes.annotate(
-        f"{saving:.2f}x less text", (middle, loss), xytext=(0, 5), textcoords="offset points", ha="center", color=INK
-    )
+    axes.annotate(f"{saving:.2f}x less text", (middle, loss), xytext=(0, 5), textcoords="offset points", ha="center", color=INK)
 
 
 def _draw_training(axes: Any, comparison: Comparison) -> None:

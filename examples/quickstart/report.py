@@ -6,7 +6,8 @@ import math
 from typing import Any
 
 from examples.quickstart.files import write_json, write_text
-from examples.quickstart.results import BASELINE, WITH_NCA, Comparison, read_comparison
+from examples.quickstart.folder import BASELINE, WITH_NCA
+from examples.quickstart.results import Comparison, read_comparison
 from examples.quickstart.settings import Launch, Settings
 
 EQUAL = 0.002

@@ -1,4 +1,4 @@
-"""Both runs side by side: validation at equal counts of text, and how much text the NCA run needed for the baseline's result."""
+"""Both runs side by side: validation after equal text, and the text that the NCA run needed for the baseline's result."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from statistics import median
 
 from examples.quickstart.folder import BASELINE, WITH_NCA, RunFolder
 from examples.quickstart.journal import Entry
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -29,7 +30,7 @@ class Curve:
     @property
     def tokens_per_second(self) -> float:
         """Training speed of the median step."""
-        return median(entry["tokens"] / entry["seconds"] for entry in self.steps)
+        return float(median(entry["tokens"] / entry["seconds"] for entry in self.steps))
 
     @property
     def final_loss(self) -> float:
@@ -92,12 +93,19 @@ class Comparison:
 
     @property
     def text_tokens_to_match(self) -> float | None:
-        """Text that the NCA run needed for the baseline's final loss, between validations in proportion; None if it never got there."""
-        target, points = self.baseline.final_loss, [(row.text_tokens, row.with_nca) for row in self.rows]
-        for (tokens, loss), (next_tokens, next_loss) in zip(points, points[1:], strict=False):
-            if next_loss <= target < loss:
-                return tokens + (loss - target) / (loss - next_loss) * (next_tokens - tokens)
+        """Text that the NCA run needed for the baseline's final loss, between validations in proportion; None if never."""
+        target = self.baseline.final_loss
+        earlier = None
+        for row in self.rows:
+            if row.with_nca <= target:
+                return _crossing(earlier, row, target) if earlier else float(row.text_tokens)
+            earlier = row
         return None
+
+
+def _crossing(above: Row, below: Row, target: float) -> float:
+    share = (above.with_nca - target) / (above.with_nca - below.with_nca)
+    return above.text_tokens + share * (below.text_tokens - above.text_tokens)
 
 
 def read_comparison(out: Path) -> Comparison:

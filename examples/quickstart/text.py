@@ -1,7 +1,7 @@
 """The text on disk: tokenizer and Megatron's `.bin`/`.idx`, in a folder named by a fingerprint of all that they are made of.
 
-Another Python, vocabulary or version of the `tokenizers` library is another fingerprint and so another folder. Inside it every file appears whole,
-and `.idx`, without which Megatron reads nothing, appears last.
+Another Python, vocabulary or version of the `tokenizers` library is another fingerprint and so another folder. Inside it every
+file appears whole, and `.idx`, without which Megatron reads nothing, appears last.
 """
 
 from __future__ import annotations
@@ -77,10 +77,10 @@ def _write_indexed(documents: Sequence[Document], tokenizer: ByteLevelBPE, prefi
     import torch
     from megatron.core.datasets.indexed_dataset import DType, IndexedDatasetBuilder
 
-    with replacing(prefix.with_suffix(".idx")) as index:
-        with replacing(prefix.with_suffix(".bin")) as data:
-            builder = IndexedDatasetBuilder(str(data), dtype=DType.optimal_dtype(tokenizer.vocab_size))
-            for ids in tokenizer.tokenize_many([document.text for document in documents]):
-                builder.add_item(torch.tensor([*ids, tokenizer.eod]))
-                builder.end_document()
-            builder.finalize(str(index))
+    # Left in reverse: the data gets its name before the index does.
+    with replacing(prefix.with_suffix(".idx")) as index, replacing(prefix.with_suffix(".bin")) as data:
+        builder = IndexedDatasetBuilder(str(data), dtype=DType.optimal_dtype(tokenizer.vocab_size))
+        for ids in tokenizer.tokenize_many([document.text for document in documents]):
+            builder.add_item(torch.tensor([*ids, tokenizer.eod]))
+            builder.end_document()
+        builder.finalize(str(index))

@@ -31,9 +31,10 @@ class ByteLevelBPE:
 
         # Set at all, it silences a warning that the library prints when a data loader forks.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-        self.library = Tokenizer.from_file(str(path))
-        self.eod = self.eos = self.library.token_to_id(END_OF_DOCUMENT)
-        self.pad = self.library.token_to_id(PADDING)
+        self.library: Any = Tokenizer.from_file(str(path))
+        self.eod: int = self.library.token_to_id(END_OF_DOCUMENT)
+        self.eos = self.eod
+        self.pad: int = self.library.token_to_id(PADDING)
         self.unique_identifiers = OrderedDict(class_=type(self).__name__, path=str(path))
 
     @property

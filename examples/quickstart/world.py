@@ -1,4 +1,4 @@
-"""The device and the ranks: a GPU each where there is one, else the CPU in its place; data-parallel, alone or under torchrun."""
+"""Device and ranks: a GPU each where there is one, else the CPU in its place; data-parallel, alone or under torchrun."""
 
 from __future__ import annotations
 
@@ -112,4 +112,5 @@ def _join_process_group() -> None:
         torch.distributed.init_process_group("nccl")
     else:
         # A process alone needs no address; a port might be taken.
-        torch.distributed.init_process_group("nccl", store=torch.distributed.HashStore(), rank=0, world_size=1)
+        store = torch.distributed.HashStore()  # type: ignore[attr-defined]
+        torch.distributed.init_process_group("nccl", store=store, rank=0, world_size=1)
