@@ -11,12 +11,18 @@ __all__ = ["NCAConfig", "NCASource", "register"]
 
 
 def register() -> None:
-    """Teach Megatron-Core's dataset builder the ``nca:`` entry. Calling it again changes nothing.
+    """Teach Megatron-Core's dataset builder the ``nca:`` entry, and Megatron-LM's training loop the switch to text.
+
+    Calling it again changes nothing. Where ``megatron.training`` cannot be imported, the builder alone is taught; then the
+    framework's own adapter, or the script's loop, does the transition.
 
     Raises:
-        EnvironmentMismatchError: This Megatron-Core is not one that megatron-nca knows.
+        EnvironmentMismatchError: This Megatron is not one that megatron-nca knows.
     """
     # Megatron-Core brings torch along; whoever only generates data should not wait for it.
-    from megatron_nca.data.hook import install
+    from megatron_nca.data import hook
+    from megatron_nca.frameworks import megatron_lm
 
-    install()
+    hook.install()
+    if megatron_lm.available():
+        megatron_lm.install()
