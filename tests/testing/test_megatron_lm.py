@@ -105,13 +105,14 @@ def test_the_distributed_optimizer_takes_the_same_steps(run, saved, tmp_path):
     assert_same(replace(distributed, data_parallel=2).complete(tmp_path), reference, PRINTED)
 
 
-def test_the_distributed_optimizer_resumes_at_another_data_parallel_size(run, saved, tmp_path):
-    reference, _ = saved
-    checkpoint = save_to(tmp_path / "checkpoint", "torch_dist")
-    distributed = with_flags(run, *WITHOUT_DROPOUT, "--use-distributed-optimizer", *checkpoint)
-    distributed.kill_at(SAVED_AT + 2, tmp_path / "killed")
-    resuming = with_flags(distributed, "--load", str(tmp_path / "checkpoint"))
-    assert_same(replace(resuming, data_parallel=2).complete(tmp_path / "resumed"), reference, PRINTED)
+@pytest.mark.parametrize("checkpoint_format", ["torch_dist", "torch"])
+def test_the_distributed_optimizer_resumes(run, checkpoint_format, tmp_path):
+    # In bfloat16: Megatron-Core cannot load a distributed optimizer whose main parameters are views of the model's.
+    saving = with_flags(run, "--bf16", "--use-distributed-optimizer", *save_to(tmp_path / "checkpoint", checkpoint_format))
+    distributed = replace(saving, data_parallel=2)
+    reference = distributed.complete(tmp_path / "uninterrupted")
+    resuming = with_flags(distributed, "--load", str(tmp_path / "checkpoint"), "--ckpt-step", str(SAVED_AT))
+    assert_same(resuming.complete(tmp_path / "resumed"), reference)
 
 
 def test_half_precision_learns(run, tmp_path):

@@ -10,6 +10,7 @@ One file for each thing that Megatron asks of a GPU:
 | `generators` | the device's random numbers, apart from the host's, so that runs resume exactly |
 | `collectives` | NCCL process groups become gloo groups |
 | `extensions` | compilers: `torch.compile`, Triton and Megatron-LM's fused kernels are left out |
+| `fused_adam` | Apex's fused optimizers, in plain PyTorch |
 | `processes` | spawned processes get the stand-in too |
 
 Tensors stay what they are, CPU tensors: `tensor.device` says `cpu` and `tensor.is_cuda` is False. A transfer between the host
@@ -18,7 +19,16 @@ and the device copies nothing, so `tensor.cuda()` and `tensor.cpu()` share stora
 
 import torch
 
-from megatron_nca.testing.stand_in import collectives, devices, extensions, generators, processes, queries, streams
+from megatron_nca.testing.stand_in import (
+    collectives,
+    devices,
+    extensions,
+    fused_adam,
+    generators,
+    processes,
+    queries,
+    streams,
+)
 
 _installed = False
 
@@ -36,7 +46,7 @@ def install() -> None:
     if _installed:
         return
     _refuse_real_cuda()
-    for part in (extensions, devices, queries, streams, generators, collectives, processes):
+    for part in (extensions, fused_adam, devices, queries, streams, generators, collectives, processes):
         part.install()
     _installed = True
 

@@ -1,5 +1,6 @@
 """What may be missing: compilers for GPUs, which a CPU does not need, and names that other versions of libraries have."""
 
+import importlib.machinery
 import os
 import sys
 import types
@@ -38,6 +39,11 @@ class Triton(types.ModuleType):
     """A module of Triton: Megatron defines its kernels with it at import, whether or not it will launch them."""
 
     __version__ = "0.0.0"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        # Whoever asks whether Triton is installed looks for its spec.
+        self.__spec__ = importlib.machinery.ModuleSpec(name, loader=None)
 
     def __getattr__(self, name: str) -> "TritonName":
         if name.startswith("__"):
