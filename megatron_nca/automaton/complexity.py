@@ -19,16 +19,15 @@ from megatron_nca.errors import ConfigError
 
 PROBE_FRAMES = 10
 GZIP_LEVEL = 9
-GZIP_WINDOW = 31
-"""zlib's window bits for a gzip wrapper around the largest window."""
+GZIP_EXTRA = 12
+"""A gzip stream wraps the deflated data in 18 bytes, a zlib stream in 6."""
 
 Indices = npt.NDArray[np.int64]
 
 
 def gzip_size(data: bytes) -> int:
     """Return the size in bytes of the gzip stream of ``data``, no file name in its header."""
-    compressor = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, GZIP_WINDOW)
-    return len(compressor.compress(data)) + len(compressor.flush())
+    return len(zlib.compress(data, GZIP_LEVEL)) + GZIP_EXTRA
 
 
 def gzip_ratio(config: NCAConfig, grids: npt.NDArray[np.uint8]) -> float:
@@ -55,12 +54,21 @@ class BandSearch:
     def __init__(self, config: NCAConfig) -> None:
         self.config = config
 
-    def accepts(self, grids: npt.NDArray[np.uint8]) -> bool:
-        """Tell whether a probe trajectory, uint8 (10, grid, grid), lies in the band."""
+    def accepts(self, patches: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+        """Tell which probes lie in the band.
+
+        Args:
+            patches: Patch tokens of probes, int32 (batch, tokens).
+
+        Returns:
+            bool (batch,).
+        """
         if self.config.gzip is None:
-            return True
+            return np.ones(len(patches), dtype=bool)
         lo, hi = self.config.gzip
-        return lo < gzip_ratio(self.config, grids) < hi
+        raw = patches.astype("<i4", copy=False)
+        length = raw.shape[1] * raw.itemsize
+        return np.array([lo < gzip_size(row.tobytes()) / length < hi for row in raw], dtype=bool)
 
     def first_accepted(self, rules: Indices, accepted: Callable[[Indices, Indices], npt.NDArray[np.bool_]]) -> Indices:
         """Search candidates 0, 1, 2, ... of each rule number.

@@ -22,6 +22,8 @@ from megatron_nca.automaton.config import NCAConfig
 from megatron_nca.automaton.philox import DRAWS_PER_BLOCK, Key, Purpose
 from megatron_nca.automaton.rule import NEIGHBOURHOOD, Rules, logit_scale, sample_rules
 from megatron_nca.automaton.tables import GUMBEL_BITS, gumbel_table, odds_table
+from megatron_nca.automaton.tokens import encode_frames, encode_patches, frames_for
+from megatron_nca.automaton.zlib_check import check_zlib
 
 CENTRE = NEIGHBOURHOOD.index((0, 0))
 
@@ -40,6 +42,8 @@ class ReferenceEngine:
     name = "reference"
 
     def __init__(self, config: NCAConfig, key: Key) -> None:
+        if config.gzip is not None:
+            check_zlib()
         self.config = config
         self.key = key
         self.search = BandSearch(config)
@@ -62,7 +66,7 @@ class ReferenceEngine:
 
     def accepted(self, rules: Indices, attempts: Indices) -> npt.NDArray[np.bool_]:
         """Tell which candidates' complexity lies in the band; bool (batch,)."""
-        return np.array([self.search.accepts(grids) for grids in self.probe(rules, attempts)], dtype=bool)
+        return self.search.accepts(encode_patches(self.config, self.probe(rules, attempts)).reshape(len(rules), -1))
 
     def probe(self, rules: Indices, attempts: Indices) -> States:
         """Roll out the trajectories on which candidates are scored; uint8 (batch, 10, grid, grid)."""
@@ -85,6 +89,11 @@ class ReferenceEngine:
         drawn = sample_rules(self.config, self.key, rules, attempts)
         purposes = (Purpose.LOGITS, Purpose.CELLS, Purpose.NOISE)
         return self._rollout(drawn, trajectories, np.zeros_like(attempts), frames, purposes)
+
+    def tokens(self, rules: Indices, attempts: Indices, trajectories: Indices, length: int) -> npt.NDArray[np.int32]:
+        """Roll out trajectories as their first ``length`` tokens, int32 (batch, length)."""
+        grids = self.grids(rules, attempts, trajectories, frames_for(self.config, length))
+        return encode_frames(self.config, grids)[:, :length]
 
     def _rollout(
         self, rules: Rules, index: Indices, attempt: Indices, frames: int, purposes: tuple[Purpose, Purpose, Purpose]

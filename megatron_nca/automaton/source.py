@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from megatron_nca.automaton import tokens as tokenization
+from megatron_nca.automaton.compiled import CompiledEngine
 from megatron_nca.automaton.config import NCAConfig
 from megatron_nca.automaton.philox import MAX_INDEX, derive_key
 from megatron_nca.automaton.reference import ReferenceEngine
@@ -36,8 +36,11 @@ class Engine(Protocol):
     def grids(self, rules: Indices, attempts: Indices, trajectories: Indices, frames: int) -> npt.NDArray[np.uint8]:
         """Return the frames of each trajectory."""
 
+    def tokens(self, rules: Indices, attempts: Indices, trajectories: Indices, length: int) -> npt.NDArray[np.int32]:
+        """Return the first tokens of each trajectory."""
 
-ENGINES = {"reference": ReferenceEngine}
+
+ENGINES = {"compiled": CompiledEngine, "reference": ReferenceEngine}
 
 
 class NCASource:
@@ -53,7 +56,7 @@ class NCASource:
         split: ``train``, ``valid`` or ``test``.
         rules: Size of the pool of rules, or None for a fresh rule for every trajectory.
         stream: Number that separates two sources which have everything else in common.
-        engine: ``reference``; every engine makes the same trajectories.
+        engine: ``compiled``, or ``reference``, the readable definition; both make the same trajectories.
 
     Raises:
         NCAError: An argument is not usable.
@@ -66,7 +69,7 @@ class NCASource:
         split: str = "train",
         rules: int | None = None,
         stream: int = 0,
-        engine: str = "reference",
+        engine: str = "compiled",
     ) -> None:
         if split not in SPLITS:
             raise NCAError(f"split {split!r}: must be one of {', '.join(SPLITS)}")
@@ -108,11 +111,9 @@ class NCASource:
 
     def grids_batch(self, indices: Sequence[int] | Indices, frames: int) -> npt.NDArray[np.uint8]:
         """Return the first frames of several trajectories, uint8 (batch, frames, grid, grid)."""
-        trajectories = _checked_indices(indices)
         if frames < 1:
             raise NCAError(f"frames={frames}: must be at least 1")
-        rules = trajectories if self.rules is None else trajectories % self.rules
-        return self.engine.grids(rules, self.engine.find_rules(rules), trajectories, frames)
+        return self.engine.grids(*self._trajectories(indices), frames)
 
     def tokens_batch(self, indices: Sequence[int] | Indices, length: int) -> npt.NDArray[np.int32]:
         """Return the first tokens of several trajectories, int32 (batch, length)."""
@@ -120,8 +121,13 @@ class NCASource:
             # The first token opens a frame whatever the rule; a packed sequence asks for it alone as its last label.
             opening = np.full((len(_checked_indices(indices)), 1), self.config.patch_tokens, dtype=np.int32)
             return opening[:, : max(length, 0)]
-        grids = self.grids_batch(indices, tokenization.frames_for(self.config, length))
-        return tokenization.encode_frames(self.config, grids)[:, :length]
+        return self.engine.tokens(*self._trajectories(indices), length)
+
+    def _trajectories(self, indices: Sequence[int] | Indices) -> tuple[Indices, Indices, Indices]:
+        """Return the rule, its accepted attempt and the number of each trajectory."""
+        trajectories = _checked_indices(indices)
+        rules = trajectories if self.rules is None else trajectories % self.rules
+        return rules, self.engine.find_rules(rules), trajectories
 
     def acceptance(self, candidates: int, first: int = 0) -> float:
         """Return the share of random rules that lie in the band.

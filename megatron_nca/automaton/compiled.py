@@ -1,0 +1,385 @@
+"""The compiled engine: the reference's trajectories, bit for bit, in numba.
+
+Where the reference works on whole arrays, this works cell by cell on vectors that fit a few registers:
+
+* ``hidden[16]`` is the sum of nine rows of the rule's table, one a neighbour; the torus has a halo, so no index wraps.
+* ``key[lanes]`` holds score and colour in one integer, ``score << bits | (lowest colour first)``, so that the argmax with its
+  tie rule is a plain maximum.
+* Noise matters only for colours within its range of the best score. Random numbers have addresses, so those that cannot
+  matter are not drawn.
+* A step that drew no noise and changed no cell will repeat for ever: its state is copied into the frames that remain.
+
+Scores are sums of products below 2**24, for which float32 is exact in any order; it has the fast multiply-add.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from megatron_nca.automaton.complexity import PROBE_FRAMES, BandSearch
+from megatron_nca.automaton.config import NCAConfig
+from megatron_nca.automaton.kernel_cache import forgiving_cache
+from megatron_nca.automaton.philox import MULTIPLIERS, ROUNDS, WEYL, Key, Purpose
+from megatron_nca.automaton.reference import noise_table
+from megatron_nca.automaton.rule import (
+    FEATURES,
+    HIDDEN,
+    NEIGHBOURHOOD,
+    READOUT_BITS,
+    TABLE_BITS,
+    logit_scale,
+)
+from megatron_nca.automaton.tables import WEIGHT_BITS, odds_table, weight_table
+from megatron_nca.automaton.zlib_check import check_zlib
+
+LANES = 16
+"""Colours are padded to a multiple of this, so that loops over them have no remainder."""
+
+Indices = npt.NDArray[np.int64]
+
+M0, M1 = (np.uint64(multiplier) for multiplier in MULTIPLIERS)
+W0, W1 = (np.uint64(increment) for increment in WEYL)
+WORD, HALF_WORD = np.uint64(0xFFFFFFFF), np.uint64(0xFFFF)
+THIRTY_TWO, SIXTEEN, THREE, ONE = np.uint64(32), np.uint64(16), np.uint64(3), np.uint64(1)
+UNITS = np.uint64(HIDDEN)
+PLACES = np.uint64(len(NEIGHBOURHOOD))
+TABLE_SHIFT = 2 * WEIGHT_BITS - TABLE_BITS
+READOUT_SHIFT = WEIGHT_BITS - READOUT_BITS
+PURPOSE_WEIGHTS = np.uint64(Purpose.WEIGHTS)
+NO_NOISE = -1
+
+kernel = njit(nogil=True, fastmath={"contract"}, error_model="numpy")
+
+
+@kernel
+def philox(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
+    """Philox4x32-10 on words held in uint64."""
+    for _ in range(ROUNDS):
+        product0, product1 = M0 * c0, M1 * c2
+        c0, c1, c2, c3 = (
+            (product1 >> THIRTY_TWO) ^ c1 ^ k0,
+            product1 & WORD,
+            (product0 >> THIRTY_TWO) ^ c3 ^ k1,
+            product0 & WORD,
+        )
+        k0, k1 = (k0 + W0) & WORD, (k1 + W1) & WORD
+    return c0, c1, c2, c3
+
+
+@kernel
+def address(purpose, index, attempt):  # type: ignore[no-untyped-def]
+    """Return the parts of a counter that one trajectory or rule keeps: (purpose word, index word, attempt word)."""
+    number = np.uint64(index)
+    return np.uint64(purpose) << np.uint64(24), number & WORD, (np.uint64(attempt) << SIXTEEN) | (number >> THIRTY_TWO)
+
+
+@kernel
+def fill_draws(out, count, step, where, k0, k1):  # type: ignore[no-untyped-def]
+    """Write ``count`` 16-bit draws, rounded up to whole blocks, into ``out``."""
+    blocks = (np.uint64(count) + np.uint64(7)) >> THREE
+    for block in range(blocks):
+        drawn = philox(np.uint64(step), where[0] | np.uint64(block), where[1], where[2], k0, k1)
+        at = np.uint64(block) << THREE
+        for word in range(4):
+            out[at + np.uint64(2 * word)] = drawn[word] & HALF_WORD
+            out[at + np.uint64(2 * word + 1)] = drawn[word] >> SIXTEEN
+
+
+@kernel
+def sample_rule(index, attempt, colors, lanes, k0, k1, quantiles, draws, table, readout):  # type: ignore[no-untyped-def]
+    """Draw a rule: ``table`` float32 (9 * colors * 16,), ``readout`` float32 (16 * lanes,), zero beyond the colours."""
+    channels = colors + 2
+    mixing = 9 * channels * FEATURES
+    fill_draws(draws, mixing + FEATURES * HIDDEN + HIDDEN * colors, 0, address(PURPOSE_WEIGHTS, index, attempt), k0, k1)
+    for place in range(9):
+        for colour in range(colors):
+            for unit in range(HIDDEN):
+                total = 0
+                for feature in range(FEATURES):
+                    row = place * channels
+                    weight = np.int64(quantiles[draws[(row + colour + 1) * FEATURES + feature]])
+                    if colour == 0:
+                        weight += quantiles[draws[(row + channels - 1) * FEATURES + feature]]
+                    if colour == colors - 1:
+                        weight += quantiles[draws[row * FEATURES + feature]]
+                    total += weight * quantiles[draws[mixing + feature * HIDDEN + unit]]
+                rounded = (total + (1 << (TABLE_SHIFT - 1))) >> TABLE_SHIFT
+                table[(place * colors + colour) * HIDDEN + unit] = rounded
+    first = mixing + FEATURES * HIDDEN
+    for unit in range(HIDDEN):
+        for colour in range(colors):
+            weight = np.int64(quantiles[draws[first + unit * colors + colour]])
+            readout[unit * lanes + colour] = (weight + (1 << (READOUT_SHIFT - 1))) >> READOUT_SHIFT
+
+
+@kernel
+def initial_state(index, attempt, logits, cells, grid, colors, k0, k1, odds, draws, bounds, state):  # type: ignore[no-untyped-def]
+    """Draw the cells of a state with halo, uint8 ((grid + 2)**2,), from one softmax."""
+    fill_draws(draws, colors, 0, address(logits, index, attempt), k0, k1)
+    total = np.uint64(0)
+    for colour in range(colors):
+        total += np.uint64(odds[draws[colour]])
+        bounds[colour] = total
+    where = address(cells, index, attempt)
+    for block in range((grid * grid + 3) // 4):
+        drawn = philox(np.uint64(0), where[0] | np.uint64(block), where[1], where[2], k0, k1)
+        for word in range(min(4, grid * grid - 4 * block)):
+            target = (drawn[word] * total) >> THIRTY_TWO
+            colour = 0
+            while target >= bounds[colour]:
+                colour += 1
+            cell = 4 * block + word
+            state[(cell // grid + 1) * (grid + 2) + cell % grid + 1] = colour
+    wrap_halo(state, grid)
+
+
+@kernel
+def wrap_halo(state, grid):  # type: ignore[no-untyped-def]
+    """Copy the torus's edges into the halo."""
+    width = grid + 2
+    for row in range(1, grid + 1):
+        state[row * width] = state[row * width + grid]
+        state[row * width + grid + 1] = state[row * width + 1]
+    for column in range(width):
+        state[column] = state[grid * width + column]
+        state[(grid + 1) * width + column] = state[width + column]
+
+
+@kernel
+def noisy_colour(key, limit, bits, colors, noise, where, step, cell, k0, k1):  # type: ignore[no-untyped-def]
+    """Draw a cell's colour among those whose key reaches ``limit``."""
+    blocks = (colors + 7) // 8
+    chosen, best = 0, np.int64(-(1 << 62))
+    for block in range(blocks):
+        begin, end = 8 * block, min(8 * block + 8, colors)
+        wanted = False
+        for colour in range(begin, end):
+            wanted |= key[colour] >= limit
+        if not wanted:
+            continue
+        drawn = philox(np.uint64(step), where[0] | np.uint64(cell * blocks + block), where[1], where[2], k0, k1)
+        for colour in range(begin, end):
+            if key[colour] >= limit:
+                word = drawn[(colour - begin) >> 1]
+                half = (word >> SIXTEEN) if colour & 1 else (word & HALF_WORD)
+                score = np.int64(key[colour] >> bits) + noise[half]
+                if score > best:
+                    chosen, best = colour, score
+    return chosen
+
+
+@kernel
+def advance(state, after, table, readout, base, hidden, key, grid, colors, lanes, bits, bias, spread, noise, where, step, k0, k1):  # type: ignore[no-untyped-def] # noqa: E501
+    """Do one step from ``state`` to ``after``; return whether it will repeat for ever."""
+    width = np.uint64(grid + 2)
+    rows = np.uint64(colors) * UNITS
+    top = np.int32((1 << bits) - 1)
+    steady = True
+    for y in range(grid):
+        for x in range(grid):
+            at = np.uint64(y + 1) * width + np.uint64(x + 1)
+            north, south = at - width, at + width
+            r0 = np.uint64(state[north - ONE]) * UNITS
+            r1 = np.uint64(state[north]) * UNITS + rows
+            r2 = np.uint64(state[north + ONE]) * UNITS + np.uint64(2) * rows
+            r3 = np.uint64(state[at - ONE]) * UNITS + np.uint64(3) * rows
+            r4 = np.uint64(state[at]) * UNITS + np.uint64(4) * rows
+            r5 = np.uint64(state[at + ONE]) * UNITS + np.uint64(5) * rows
+            r6 = np.uint64(state[south - ONE]) * UNITS + np.uint64(6) * rows
+            r7 = np.uint64(state[south]) * UNITS + np.uint64(7) * rows
+            r8 = np.uint64(state[south + ONE]) * UNITS + np.uint64(8) * rows
+            for unit in range(UNITS):
+                j = np.uint64(unit)
+                total = table[r0 + j] + table[r1 + j] + table[r2 + j] + table[r3 + j] + table[r4 + j]
+                total += table[r5 + j] + table[r6 + j] + table[r7 + j] + table[r8 + j]
+                hidden[j] = total if total > np.float32(0) else np.float32(0)
+            own = np.int32(state[at])
+            best = np.int32(-(2**31))
+            for lane in range(lanes):
+                k = np.uint64(lane)
+                score = np.float32(0)
+                for unit in range(UNITS):
+                    j = np.uint64(unit)
+                    score += hidden[j] * readout[j * lanes + k]
+                offset = bias if np.int32(k) == own else np.int32(0)
+                value = np.int32((np.int32(score) + offset) << bits) + base[k]
+                key[k] = value
+                best = max(best, value)
+            colour = np.int32(top - (best & top))
+            if spread >= 0:
+                limit = np.int32(((best >> bits) - spread) << bits)
+                near = 0
+                for lane in range(lanes):
+                    near += key[np.uint64(lane)] >= limit
+                if near > 1:
+                    cell = y * grid + x
+                    colour = np.int32(noisy_colour(key, limit, bits, colors, noise, where, step, cell, k0, k1))
+                    steady = False
+            after[at] = colour
+            steady &= colour == own
+    wrap_halo(after, grid)
+    return steady
+
+
+@kernel
+def record(state, grid, frame):  # type: ignore[no-untyped-def]
+    """Copy a state without its halo."""
+    for y in range(grid):
+        for x in range(grid):
+            frame[y, x] = state[(y + 1) * (grid + 2) + x + 1]
+
+
+@kernel
+def roll_out(rules, attempts, trajectories, draw_attempts, purposes, sizes, key, quantiles, odds, noise, grids):  # type: ignore[no-untyped-def] # noqa: E501
+    """Roll out a batch of trajectories into ``grids``, uint8 (batch, frames, grid, grid).
+
+    ``sizes`` is (grid, colors, lanes, bits, bias, spread, burn_in, dt), int64; ``purposes`` (logits, cells, noise).
+    """
+    grid, colors, bits = sizes[0], sizes[1], sizes[3]
+    lanes, bias = np.uint64(sizes[2]), np.int32(sizes[4])
+    spread, burn_in, dt = np.int32(sizes[5]), sizes[6], sizes[7]
+    k0, k1 = key[0], key[1]
+    width = grid + 2
+    state, after = np.zeros(width * width, dtype=np.uint8), np.zeros(width * width, dtype=np.uint8)
+    draws = np.empty(weight_words(colors), dtype=np.uint16)
+    bounds = np.empty(colors, dtype=np.uint64)
+    table = np.empty(9 * colors * HIDDEN, dtype=np.float32)
+    readout = np.zeros(HIDDEN * lanes, dtype=np.float32)
+    hidden, scores = np.empty(HIDDEN, dtype=np.float32), np.empty(lanes, dtype=np.int32)
+    base = np.full(lanes, np.int32(-(2**31)), dtype=np.int32)
+    for colour in range(colors):
+        base[colour] = (1 << bits) - 1 - colour
+    for item in range(len(rules)):
+        index, attempt = trajectories[item], draw_attempts[item]
+        sample_rule(rules[item], attempts[item], colors, sizes[2], k0, k1, quantiles, draws, table, readout)
+        initial_state(index, attempt, purposes[0], purposes[1], grid, colors, k0, k1, odds, draws, bounds, state)
+        where = address(purposes[2], index, attempt)
+        step, steady = 0, False
+        for frame in range(grids.shape[1]):
+            while step < burn_in + frame * dt and not steady:
+                steady = advance(
+                    state, after, table, readout, base, hidden, scores, grid, colors, lanes, bits, bias, spread, noise,
+                    where, step, k0, k1,
+                )  # fmt: skip
+                state, after = after, state
+                step += 1
+            record(state, grid, grids[item, frame])
+
+
+@kernel
+def weight_words(colors):  # type: ignore[no-untyped-def]
+    """Room for the draws of a rule, in whole blocks."""
+    count = 9 * (colors + 2) * FEATURES + FEATURES * HIDDEN + HIDDEN * colors
+    return (count + 7) // 8 * 8
+
+
+@kernel
+def encode(grids, patch, colors, framed, tokens):  # type: ignore[no-untyped-def]
+    """Write patch tokens of frames (batch, frames, grid, grid) into int32 (batch, length), between delimiters if ``framed``."""
+    side = grids.shape[2] // patch
+    delimiters = 1 if framed else 0
+    frame_length = side * side + 2 * delimiters
+    opening = np.int32(colors ** (patch * patch))
+    for item in range(len(tokens)):
+        for place in range(tokens.shape[1]):
+            frame, inside = place // frame_length, place % frame_length - delimiters
+            if inside < 0:
+                tokens[item, place] = opening
+            elif inside == side * side:
+                tokens[item, place] = opening + 1
+            else:
+                top, left = inside // side * patch, inside % side * patch
+                number = 0
+                for y in range(patch - 1, -1, -1):
+                    for x in range(patch - 1, -1, -1):
+                        number = number * colors + grids[item, frame, top + y, left + x]
+                tokens[item, place] = number
+
+
+@cache
+def compile_kernels() -> None:
+    """Compile, or load from the cache, once a process and before data-loader workers are forked."""
+    for function in (roll_out, encode):
+        forgiving_cache(function)
+    engine = CompiledEngine.__new__(CompiledEngine)
+    engine._prepare(NCAConfig(grid=2, patch=2, burn_in=0), (0, 0))
+    engine.tokens(*np.zeros((3, 1), dtype=np.int64), 2)
+
+
+class CompiledEngine:
+    """Rollouts of one process, compiled.
+
+    Args:
+        config: The process.
+        key: Of the random stream.
+    """
+
+    name = "compiled"
+
+    def __init__(self, config: NCAConfig, key: Key) -> None:
+        if config.gzip is not None:
+            check_zlib()
+        compile_kernels()
+        self._prepare(config, key)
+
+    def _prepare(self, config: NCAConfig, key: Key) -> None:
+        self.config = config
+        self.search = BandSearch(config)
+        self._key = np.array(key, dtype=np.uint64)
+        noise = noise_table(config)
+        spread = NO_NOISE if noise is None else int(noise.max()) - int(noise.min())
+        self._noise = np.zeros(1, dtype=np.int32) if noise is None else noise
+        lanes = -(-config.colors // LANES) * LANES
+        bits = (lanes - 1).bit_length()
+        bias = round(config.identity_bias * logit_scale(config.colors))
+        self._sizes = np.array(
+            [config.grid, config.colors, lanes, bits, bias, spread, config.burn_in, config.dt], dtype=np.int64
+        )
+
+    def find_rules(self, rules: Indices) -> Indices:
+        """Return the accepted attempt of each rule number, int64 (batch,)."""
+        return self.search.first_accepted(rules, self.accepted)
+
+    def accepted(self, rules: Indices, attempts: Indices) -> npt.NDArray[np.bool_]:
+        """Tell which candidates lie in the band; bool (batch,)."""
+        grids = self._roll_out(
+            rules, attempts, rules, attempts, PROBE_FRAMES, (Purpose.PROBE_LOGITS, Purpose.PROBE_CELLS, Purpose.PROBE_NOISE)
+        )
+        patches = self._encode(grids, False, PROBE_FRAMES * (self.config.frame_length - 2))
+        return self.search.accepts(patches)
+
+    def grids(self, rules: Indices, attempts: Indices, trajectories: Indices, frames: int) -> npt.NDArray[np.uint8]:
+        """Return the frames of each trajectory, uint8 (batch, frames, grid, grid)."""
+        purposes = (Purpose.LOGITS, Purpose.CELLS, Purpose.NOISE)
+        return self._roll_out(rules, attempts, trajectories, np.zeros_like(trajectories), frames, purposes)
+
+    def tokens(self, rules: Indices, attempts: Indices, trajectories: Indices, length: int) -> npt.NDArray[np.int32]:
+        """Return the first tokens of each trajectory, int32 (batch, length)."""
+        frames = -(-length // self.config.frame_length)
+        return self._encode(self.grids(rules, attempts, trajectories, frames), True, length)
+
+    def _roll_out(
+        self,
+        rules: Indices,
+        attempts: Indices,
+        trajectories: Indices,
+        draw_attempts: Indices,
+        frames: int,
+        purposes: tuple[Purpose, Purpose, Purpose],
+    ) -> npt.NDArray[np.uint8]:
+        grids = np.empty((len(rules), frames, self.config.grid, self.config.grid), dtype=np.uint8)
+        logits, cells, noise = purposes
+        roll_out(
+            rules, attempts, trajectories, draw_attempts, (int(logits), int(cells), int(noise)), self._sizes, self._key,
+            weight_table(), odds_table(), self._noise, grids,
+        )  # fmt: skip
+        return grids
+
+    def _encode(self, grids: npt.NDArray[np.uint8], framed: bool, length: int) -> npt.NDArray[np.int32]:
+        tokens = np.empty((len(grids), length), dtype=np.int32)
+        encode(grids, self.config.patch, self.config.colors, framed, tokens)
+        return tokens
