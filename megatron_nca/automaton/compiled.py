@@ -3,8 +3,8 @@
 Where the reference works on whole arrays, this works cell by cell on vectors that fit a few registers:
 
 * ``hidden[16]`` is the sum of nine rows of the rule's table, one a neighbour; the torus has a halo, so no index wraps.
-* ``key[lanes]`` holds score and colour in one integer, ``score << bits | (lowest colour first)``, so that the argmax with its
-  tie rule is a plain maximum.
+* ``score[lanes]``, colours padded to whole vectors, are sixteen multiply-adds; the argmax is a maximum, then the lowest lane
+  that has it, which are vector operations too.
 * Noise matters only for colours within its range of the best score. Random numbers have addresses, so those that cannot
   matter are not drawn.
 * A step that drew no noise and changed no cell will repeat for ever: its state is copied into the frames that remain.
@@ -37,7 +37,10 @@ from megatron_nca.automaton.tables import WEIGHT_BITS, odds_table, weight_table
 from megatron_nca.automaton.zlib_check import check_zlib
 
 LANES = 16
-"""Colours are padded to a multiple of this, so that loops over them have no remainder."""
+"""Cells are padded to a multiple of this, so that loops over them have no remainder."""
+
+CELLS_AT_ONCE = 256
+"""Cells whose hidden units and scores fit the first-level cache."""
 
 Indices = npt.NDArray[np.int64]
 
@@ -50,9 +53,14 @@ PLACES = np.uint64(len(NEIGHBOURHOOD))
 TABLE_SHIFT = 2 * WEIGHT_BITS - TABLE_BITS
 READOUT_SHIFT = WEIGHT_BITS - READOUT_BITS
 PURPOSE_WEIGHTS = np.uint64(Purpose.WEIGHTS)
-NO_NOISE = -1
+ZERO, UNIT = np.float32(0), np.float32(1)
 
-kernel = njit(nogil=True, fastmath={"contract"}, error_model="numpy")
+NO_NOISE = -1.0
+ROUNDING = 8.0
+"""Above what float32 can round away from a limit, so that no colour that noise could lift is left out."""
+
+# Scores are finite integers below 2**24: no order of summation and no contraction changes them.
+kernel = njit(nogil=True, fastmath={"contract", "reassoc", "nnan", "nsz"}, error_model="numpy")
 
 
 @kernel
@@ -90,8 +98,8 @@ def fill_draws(out, count, step, where, k0, k1):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def sample_rule(index, attempt, colors, lanes, k0, k1, quantiles, draws, table, readout):  # type: ignore[no-untyped-def]
-    """Draw a rule: ``table`` float32 (9 * colors * 16,), ``readout`` float32 (16 * lanes,), zero beyond the colours."""
+def sample_rule(index, attempt, colors, k0, k1, quantiles, draws, table, readout):  # type: ignore[no-untyped-def]
+    """Draw a rule: ``table`` float32 (9 * colors * 16,), ``readout`` float32 (colors * 16,)."""
     channels = colors + 2
     mixing = 9 * channels * FEATURES
     fill_draws(draws, mixing + FEATURES * HIDDEN + HIDDEN * colors, 0, address(PURPOSE_WEIGHTS, index, attempt), k0, k1)
@@ -113,7 +121,7 @@ def sample_rule(index, attempt, colors, lanes, k0, k1, quantiles, draws, table, 
     for unit in range(HIDDEN):
         for colour in range(colors):
             weight = np.int64(quantiles[draws[first + unit * colors + colour]])
-            readout[unit * lanes + colour] = (weight + (1 << (READOUT_SHIFT - 1))) >> READOUT_SHIFT
+            readout[colour * HIDDEN + unit] = (weight + (1 << (READOUT_SHIFT - 1))) >> READOUT_SHIFT
 
 
 @kernel
@@ -150,36 +158,35 @@ def wrap_halo(state, grid):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def noisy_colour(key, limit, bits, colors, noise, where, step, cell, k0, k1):  # type: ignore[no-untyped-def]
-    """Draw a cell's colour among those whose key reaches ``limit``."""
+def noisy_colour(scores, at, room, limit, colors, noise, where, step, cell, k0, k1):  # type: ignore[no-untyped-def]
+    """Draw a cell's colour among those whose score reaches ``limit``."""
     blocks = (colors + 7) // 8
     chosen, best = 0, np.int64(-(1 << 62))
     for block in range(blocks):
         begin, end = 8 * block, min(8 * block + 8, colors)
         wanted = False
         for colour in range(begin, end):
-            wanted |= key[colour] >= limit
+            wanted |= scores[colour * room + at] >= limit
         if not wanted:
             continue
         drawn = philox(np.uint64(step), where[0] | np.uint64(cell * blocks + block), where[1], where[2], k0, k1)
         for colour in range(begin, end):
-            if key[colour] >= limit:
+            score = scores[colour * room + at]
+            if score >= limit:
                 word = drawn[(colour - begin) >> 1]
                 half = (word >> SIXTEEN) if colour & 1 else (word & HALF_WORD)
-                score = np.int64(key[colour] >> bits) + noise[half]
-                if score > best:
-                    chosen, best = colour, score
+                noisy = np.int64(score) + noise[half]
+                if noisy > best:
+                    chosen, best = colour, noisy
     return chosen
 
 
 @kernel
-def advance(state, after, table, readout, base, hidden, key, grid, colors, lanes, bits, bias, spread, noise, where, step, k0, k1):  # type: ignore[no-untyped-def] # noqa: E501
-    """Do one step from ``state`` to ``after``; return whether it will repeat for ever."""
-    width = np.uint64(grid + 2)
-    rows = np.uint64(colors) * UNITS
-    top = np.int32((1 << bits) - 1)
-    steady = True
-    for y in range(grid):
+def perceive(state, first, rows_of_cells, grid, colors, units, table, hidden):  # type: ignore[no-untyped-def]
+    """Sum what the nine neighbours of each cell add, and rectify: ``hidden`` float32 (cells * 16,)."""
+    width, rows = np.uint64(grid + 2), np.uint64(colors) * UNITS
+    cell = np.uint64(0)
+    for y in range(first, first + rows_of_cells):
         for x in range(grid):
             at = np.uint64(y + 1) * width + np.uint64(x + 1)
             north, south = at - width, at + width
@@ -192,35 +199,98 @@ def advance(state, after, table, readout, base, hidden, key, grid, colors, lanes
             r6 = np.uint64(state[south - ONE]) * UNITS + np.uint64(6) * rows
             r7 = np.uint64(state[south]) * UNITS + np.uint64(7) * rows
             r8 = np.uint64(state[south + ONE]) * UNITS + np.uint64(8) * rows
+            for unit in range(units):
+                j = np.uint64(unit)
+                upper = table[r0 + j] + table[r1 + j] + table[r2 + j]
+                middle = table[r3 + j] + table[r4 + j] + table[r5 + j]
+                lower = table[r6 + j] + table[r7 + j] + table[r8 + j]
+                total = upper + middle + lower
+                hidden[cell + j] = total if total > ZERO else ZERO
+            cell += UNITS
+
+
+@kernel
+def transpose(hidden, cells, room, by_unit):  # type: ignore[no-untyped-def]
+    """Turn (cells, 16) into (16, room), so that what follows has cells in its lanes."""
+    for unit in range(UNITS):
+        row = np.uint64(unit) * room
+        for cell in range(cells):
+            by_unit[row + np.uint64(cell)] = hidden[np.uint64(cell) * UNITS + np.uint64(unit)]
+
+
+@kernel
+def score_colours(by_unit, readout, colors, cells, room, scores):  # type: ignore[no-untyped-def]
+    """Write the score of each colour in each cell: ``scores`` float32 (colors * room,)."""
+    for colour in range(np.uint64(colors)):
+        row = np.uint64(colour) * room
+        first = np.uint64(colour) * UNITS
+        for place in range(cells):
+            cell = np.uint64(place)
+            total = ZERO
             for unit in range(UNITS):
                 j = np.uint64(unit)
-                total = table[r0 + j] + table[r1 + j] + table[r2 + j] + table[r3 + j] + table[r4 + j]
-                total += table[r5 + j] + table[r6 + j] + table[r7 + j] + table[r8 + j]
-                hidden[j] = total if total > np.float32(0) else np.float32(0)
-            own = np.int32(state[at])
-            best = np.int32(-(2**31))
-            for lane in range(lanes):
-                k = np.uint64(lane)
-                score = np.float32(0)
-                for unit in range(UNITS):
-                    j = np.uint64(unit)
-                    score += hidden[j] * readout[j * lanes + k]
-                offset = bias if np.int32(k) == own else np.int32(0)
-                value = np.int32((np.int32(score) + offset) << bits) + base[k]
-                key[k] = value
-                best = max(best, value)
-            colour = np.int32(top - (best & top))
-            if spread >= 0:
-                limit = np.int32(((best >> bits) - spread) << bits)
-                near = 0
-                for lane in range(lanes):
-                    near += key[np.uint64(lane)] >= limit
-                if near > 1:
-                    cell = y * grid + x
-                    colour = np.int32(noisy_colour(key, limit, bits, colors, noise, where, step, cell, k0, k1))
-                    steady = False
+                total += by_unit[j * room + cell] * readout[first + j]
+            scores[row + cell] = total
+
+
+@kernel
+def choose(scores, colors, cells, room, best, chosen):  # type: ignore[no-untyped-def]
+    """Find each cell's best score and the lowest colour that has it."""
+    for place in range(cells):
+        cell = np.uint64(place)
+        best[cell], chosen[cell] = scores[cell], ZERO
+    for colour in range(1, colors):
+        row, number = np.uint64(colour) * room, np.float32(colour)
+        for place in range(cells):
+            cell = np.uint64(place)
+            score = scores[row + cell]
+            better = score > best[cell]
+            best[cell] = score if better else best[cell]
+            chosen[cell] = number if better else chosen[cell]
+
+
+@kernel
+def count_near(scores, colors, cells, room, best, spread, near):  # type: ignore[no-untyped-def]
+    """Count the colours of each cell that noise could lift to the top."""
+    for place in range(cells):
+        near[np.uint64(place)] = ZERO
+    for colour in range(colors):
+        row = np.uint64(colour) * room
+        for place in range(cells):
+            cell = np.uint64(place)
+            near[cell] += UNIT if scores[row + cell] >= best[cell] - spread else ZERO
+
+
+@kernel
+def advance(state, after, table, readout, buffers, grid, colors, units, room, bias, spread, noise, where, step, k0, k1):  # type: ignore[no-untyped-def] # noqa: E501
+    """Do one step from ``state`` to ``after``, some rows of cells at a time; return whether it will repeat for ever."""
+    hidden, by_unit, scores, best, chosen, near = buffers
+    rows_at_once = np.int64(room) // grid
+    steady = True
+    for first in range(0, grid, rows_at_once):
+        rows = min(rows_at_once, grid - first)
+        # Lanes beyond the last cell hold what was there before; nobody reads what is made of it.
+        cells = np.uint64(-(-rows * grid // LANES) * LANES)
+        perceive(state, first, rows, grid, colors, units, table, hidden)
+        transpose(hidden, cells, room, by_unit)
+        score_colours(by_unit, readout, colors, cells, room, scores)
+        if bias != ZERO:
+            for cell in range(rows * grid):
+                own = state[(first + cell // grid + 1) * (grid + 2) + cell % grid + 1]
+                scores[own * np.int64(room) + cell] += bias
+        choose(scores, colors, cells, room, best, chosen)
+        if spread >= ZERO:
+            count_near(scores, colors, cells, room, best, spread, near)
+        for cell in range(rows * grid):
+            at = (first + cell // grid + 1) * (grid + 2) + cell % grid + 1
+            colour = np.int64(chosen[cell])
+            if spread >= ZERO and near[cell] > UNIT:
+                limit = best[cell] - spread
+                number = first * grid + cell
+                colour = noisy_colour(scores, cell, np.int64(room), limit, colors, noise, where, step, number, k0, k1)
+                steady = False
             after[at] = colour
-            steady &= colour == own
+            steady &= colour == state[at]
     wrap_halo(after, grid)
     return steady
 
@@ -234,36 +304,43 @@ def record(state, grid, frame):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def roll_out(rules, attempts, trajectories, draw_attempts, purposes, sizes, key, quantiles, odds, noise, grids):  # type: ignore[no-untyped-def] # noqa: E501
+def roll_out(rules, attempts, trajectories, draw_attempts, purposes, sizes, scale, key, quantiles, odds, noise, grids):  # type: ignore[no-untyped-def] # noqa: E501
     """Roll out a batch of trajectories into ``grids``, uint8 (batch, frames, grid, grid).
 
-    ``sizes`` is (grid, colors, lanes, bits, bias, spread, burn_in, dt), int64; ``purposes`` (logits, cells, noise).
+    ``sizes`` is (grid, colors, burn_in, dt, hidden units), int64; ``scale`` (bias, spread), float32; ``purposes`` (logits,
+    cells, noise).
     """
-    grid, colors, bits = sizes[0], sizes[1], sizes[3]
-    lanes, bias = np.uint64(sizes[2]), np.int32(sizes[4])
-    spread, burn_in, dt = np.int32(sizes[5]), sizes[6], sizes[7]
+    grid, colors, burn_in, dt = sizes[0], sizes[1], sizes[2], sizes[3]
+    # Known at run time only: a loop of a constant sixteen would be unrolled and not vectorised.
+    units = np.uint64(sizes[4])
+    bias, spread = scale[0], scale[1]
     k0, k1 = key[0], key[1]
     width = grid + 2
     state, after = np.zeros(width * width, dtype=np.uint8), np.zeros(width * width, dtype=np.uint8)
     draws = np.empty(weight_words(colors), dtype=np.uint16)
     bounds = np.empty(colors, dtype=np.uint64)
     table = np.empty(9 * colors * HIDDEN, dtype=np.float32)
-    readout = np.zeros(HIDDEN * lanes, dtype=np.float32)
-    hidden, scores = np.empty(HIDDEN, dtype=np.float32), np.empty(lanes, dtype=np.int32)
-    base = np.full(lanes, np.int32(-(2**31)), dtype=np.int32)
-    for colour in range(colors):
-        base[colour] = (1 << bits) - 1 - colour
+    readout = np.empty(HIDDEN * colors, dtype=np.float32)
+    lanes = -(-(max(CELLS_AT_ONCE // grid, 1) * grid) // LANES) * LANES
+    room = np.uint64(lanes)
+    buffers = (
+        np.zeros(lanes * HIDDEN, dtype=np.float32),
+        np.zeros(lanes * HIDDEN, dtype=np.float32),
+        np.zeros(lanes * colors, dtype=np.float32),
+        np.zeros(lanes, dtype=np.float32),
+        np.zeros(lanes, dtype=np.float32),
+        np.zeros(lanes, dtype=np.float32),
+    )
     for item in range(len(rules)):
         index, attempt = trajectories[item], draw_attempts[item]
-        sample_rule(rules[item], attempts[item], colors, sizes[2], k0, k1, quantiles, draws, table, readout)
+        sample_rule(rules[item], attempts[item], colors, k0, k1, quantiles, draws, table, readout)
         initial_state(index, attempt, purposes[0], purposes[1], grid, colors, k0, k1, odds, draws, bounds, state)
         where = address(purposes[2], index, attempt)
         step, steady = 0, False
         for frame in range(grids.shape[1]):
             while step < burn_in + frame * dt and not steady:
                 steady = advance(
-                    state, after, table, readout, base, hidden, scores, grid, colors, lanes, bits, bias, spread, noise,
-                    where, step, k0, k1,
+                    state, after, table, readout, buffers, grid, colors, units, room, bias, spread, noise, where, step, k0, k1
                 )  # fmt: skip
                 state, after = after, state
                 step += 1
@@ -331,14 +408,11 @@ class CompiledEngine:
         self.search = BandSearch(config)
         self._key = np.array(key, dtype=np.uint64)
         noise = noise_table(config)
-        spread = NO_NOISE if noise is None else int(noise.max()) - int(noise.min())
+        spread = NO_NOISE if noise is None else float(int(noise.max()) - int(noise.min())) + ROUNDING
         self._noise = np.zeros(1, dtype=np.int32) if noise is None else noise
-        lanes = -(-config.colors // LANES) * LANES
-        bits = (lanes - 1).bit_length()
         bias = round(config.identity_bias * logit_scale(config.colors))
-        self._sizes = np.array(
-            [config.grid, config.colors, lanes, bits, bias, spread, config.burn_in, config.dt], dtype=np.int64
-        )
+        self._scale = np.array([bias, spread], dtype=np.float32)
+        self._sizes = np.array([config.grid, config.colors, config.burn_in, config.dt, HIDDEN], dtype=np.int64)
 
     def find_rules(self, rules: Indices) -> Indices:
         """Return the accepted attempt of each rule number, int64 (batch,)."""
@@ -374,8 +448,8 @@ class CompiledEngine:
         grids = np.empty((len(rules), frames, self.config.grid, self.config.grid), dtype=np.uint8)
         logits, cells, noise = purposes
         roll_out(
-            rules, attempts, trajectories, draw_attempts, (int(logits), int(cells), int(noise)), self._sizes, self._key,
-            weight_table(), odds_table(), self._noise, grids,
+            rules, attempts, trajectories, draw_attempts, (int(logits), int(cells), int(noise)), self._sizes, self._scale,
+            self._key, weight_table(), odds_table(), self._noise, grids,
         )  # fmt: skip
         return grids
 

@@ -22,7 +22,8 @@ MAX_VOCAB_SIZE = 2**31 - 1
 MAX_GRID = 256
 MAX_COLORS = 64
 MAX_TEMPERATURE = 100.0
-MAX_IDENTITY_BIAS = 50.0
+MAX_IDENTITY_BIAS = 10.0
+"""Fifty standard deviations of a logit: no cell changes any more. It keeps scores below 2**24, where float32 is exact."""
 MAX_STEPS = 2**20
 MAX_DT = 2**12
 
