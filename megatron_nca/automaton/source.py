@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from megatron_nca.automaton.compiled import CompiledEngine
 from megatron_nca.automaton.config import NCAConfig
-from megatron_nca.automaton.philox import MAX_INDEX, derive_key
+from megatron_nca.automaton.philox import MAX_INDEX, Key, derive_key
 from megatron_nca.automaton.reference import ReferenceEngine
 from megatron_nca.errors import ConfigError, NCAError
 
@@ -40,7 +40,7 @@ class Engine(Protocol):
         """Return the first tokens of each trajectory."""
 
 
-ENGINES = {"compiled": CompiledEngine, "reference": ReferenceEngine}
+ENGINES: dict[str, Callable[[NCAConfig, Key], Engine]] = {"compiled": CompiledEngine, "reference": ReferenceEngine}
 
 
 class NCASource:
@@ -83,7 +83,7 @@ class NCASource:
         self.rules = rules
         self.stream = stream
         self.key = derive_key(STREAM_VERSION, config.to_uri(), f"rules={rules}", seed, split, stream)
-        self.engine: Engine = ENGINES[engine](config, self.key)
+        self.engine = ENGINES[engine](config, self.key)
 
     def grids(self, index: int, frames: int) -> npt.NDArray[np.uint8]:
         """Return the first frames of one trajectory.

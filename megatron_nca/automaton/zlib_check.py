@@ -48,7 +48,7 @@ def check_zlib() -> None:
     wrong = [place for place, size in enumerate(measured) if size != KNOWN_SIZES[place]]
     if wrong:
         raise EnvironmentMismatchError(
-            f"this Python's zlib ({zlib.ZLIB_RUNTIME_VERSION}) compresses {len(wrong)} of {len(measured)} known inputs to other "
-            "sizes than the original zlib, so it would accept other rules than other machines; use a Python linked to the "
+            f"this Python's zlib ({zlib.ZLIB_RUNTIME_VERSION}) compresses {len(wrong)} of {len(measured)} known inputs to "
+            "other sizes than the original zlib, so it would accept other rules than other machines; use a Python linked to the "
             "original zlib (zlib-ng in its compatibility mode and isa-l are others), or gzip=none"
         )
