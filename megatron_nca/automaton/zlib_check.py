@@ -49,6 +49,6 @@ def check_zlib() -> None:
     if wrong:
         raise EnvironmentMismatchError(
             f"this Python's zlib ({zlib.ZLIB_RUNTIME_VERSION}) compresses {len(wrong)} of {len(measured)} known inputs to "
-            "other sizes than the original zlib, so it would accept other rules than other machines; use a Python linked to the "
-            "original zlib (zlib-ng in its compatibility mode and isa-l are others), or gzip=none"
+            "other sizes than the original zlib, so it would accept other rules than other machines; use a Python linked to "
+            "the original zlib (zlib-ng in its compatibility mode and isa-l are others), or gzip=none"
         )

@@ -21,6 +21,7 @@ from megatron_nca.data import run
 from megatron_nca.data.batches import BatchBoundaries
 from megatron_nca.data.curriculum import Blend, Curriculum, Plan, mentions_nca, plan_training, read_blend
 from megatron_nca.data.entry import NCAEntry
+from megatron_nca.data.fingerprint import check_ranks_agree, fingerprint
 from megatron_nca.data.layout import SampleLayout
 from megatron_nca.data.nca_dataset import NCADataset, TrajectoryDocuments
 from megatron_nca.data.scheduled_dataset import ScheduledDataset
@@ -56,8 +57,9 @@ def build_datasets(builder: BlendedMegatronDatasetBuilder, build: Build) -> list
     _check_run(builder)
     blends = _blend_of_each_split(builder.config)
     plans = [_plan_split(builder, split, blends[split.value]) for split in Split]
-    for plan in plans:
-        _check_entries(plan, builder.config)
+    entries = [entry for plan in plans if plan for entry in plan.curriculum.entries]
+    check_ranks_agree(fingerprint(entries, builder.config.random_seed))
+    _check_entries(entries, builder.config)
     run.set_plan(plans[Split.train.value])
     text = _build_text(builder, build, plans)
     if torch.distributed.is_initialized() and not builder.is_built_on_rank():
@@ -110,9 +112,9 @@ def _is_list_of_sets(config: Any, split: Split) -> bool:
     return bool(config.multiple_validation_sets) and config.blend is None and split is Split.valid
 
 
-def _check_entries(plan: Plan | None, config: Any) -> None:
+def _check_entries(entries: list[NCAEntry], config: Any) -> None:
     """Refuse, on every rank alike, what would fail only once samples are read."""
-    for entry in plan.curriculum.entries if plan else ():
+    for entry in entries:
         token_ids(entry, config.tokenizer, run.facts().padded_vocab_size)
         _check_band(entry)
 
