@@ -8,6 +8,7 @@ import runpy
 import sys
 
 from megatron_nca.testing import install
+from megatron_nca.testing.holding import hold_where_told
 
 USAGE = "usage: python -m megatron_nca.testing [--plain] SCRIPT ARGS..."
 
@@ -23,6 +24,7 @@ def main(argv: list[str]) -> None:
     if not command or command[0].startswith("-"):
         sys.exit(USAGE)
 
+    hold_where_told()
     install()
     if plain:
         run_script(command)

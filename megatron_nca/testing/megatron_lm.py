@@ -3,7 +3,7 @@
 ```python
 run = Run(find_checkouts()[0], flags=("--data-path", "/data/text_document", "--train-iters", "20"), tensor_parallel=2)
 log = run.complete(folder)                    # a TrainingLog
-run.kill_at(7, folder)                        # SIGKILL to every process once the log shows iteration 7
+run.kill_at(7, folder)                        # SIGKILL to every process at iteration 7
 ```
 
 The same flags serve Megatron-LM 0.14 to 0.19; what differs is a table here.
@@ -17,10 +17,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import megatron_nca
+from megatron_nca.testing import holding
 from megatron_nca.testing.checkouts import Checkout, compile_helpers, extension_suffix
 from megatron_nca.testing.training_log import TrainingLog, parse_log
 
@@ -64,7 +65,7 @@ _UNCOUNTED_IDS = {(0, 14): 1, (0, 15): 1, (0, 16): 1, (0, 17): 1}
 # The first version that logs a process's first iteration twice: alone, and in a mean with the second.
 _FIRST_LOSS_LOGGED_TWICE = (0, 16)
 
-_POLL_SECONDS = 0.005
+_POLL_SECONDS = 0.05
 _TAIL_LINES = 40
 
 
@@ -173,10 +174,10 @@ class Run:
             return ranks.output(failed)
 
     def kill_at(self, iteration: int, folder: Path, timeout: float = 300) -> TrainingLog:
-        """Run until the log shows an iteration, then send SIGKILL to every rank and whatever it has started.
+        """Run until an iteration is logged, then send SIGKILL to every rank and whatever it has started.
 
         Args:
-            iteration (int): The iteration to wait for; the run may be a few iterations further when the signal arrives
+            iteration (int): The last iteration to be logged; what Megatron-LM does after logging it is not done
             folder (Path): Where each rank's output goes
             timeout (float): Seconds to wait
 
@@ -186,12 +187,11 @@ class Run:
         Raises:
             RunError: If a rank fails, the run ends before the iteration, or time is up
         """
-        with self.start(folder) as ranks:
+        environment = {**self.environment, holding.VARIABLE: str(iteration)}
+        with replace(self, environment=environment).start(folder) as ranks:
             ranks.wait_for(lambda: ranks.reached(iteration) or ranks.ended(), timeout)
-            ended = ranks.ended()
-            ranks.kill()
-            if ended:
-                raise ranks.error(f"ended before it could be killed at iteration {iteration}: train for longer")
+            if ranks.ended():
+                raise ranks.error(f"ended before iteration {iteration}")
             return ranks.log()
 
     def _tokenizer_flags(self) -> tuple[str, ...]:

@@ -84,7 +84,8 @@ def test_validations_are_logged(uninterrupted):
 def test_a_killed_run_resumes_with_the_losses_of_an_uninterrupted_one(run, uninterrupted, checkpoint_format, tmp_path):
     checkpoint = tmp_path / "checkpoint"
     resuming = with_flags(run, *save_to(checkpoint, checkpoint_format), "--load", str(checkpoint))
-    resuming.kill_at(SAVED_AT + 2, tmp_path / "killed")
+    killed = resuming.kill_at(SAVED_AT + 2, tmp_path / "killed")
+    assert killed.iterations[-1].iteration == SAVED_AT + 2
     resumed = resuming.complete(tmp_path / "resumed")
     assert min(resumed.losses) == SAVED_AT + 1
     assert_same(resumed, uninterrupted)
@@ -111,7 +112,9 @@ def test_the_distributed_optimizer_resumes(run, checkpoint_format, tmp_path):
     saving = with_flags(run, "--bf16", "--use-distributed-optimizer", *save_to(tmp_path / "checkpoint", checkpoint_format))
     distributed = replace(saving, data_parallel=2)
     reference = distributed.complete(tmp_path / "uninterrupted")
-    resuming = with_flags(distributed, "--load", str(tmp_path / "checkpoint"), "--ckpt-step", str(SAVED_AT))
+    # Format torch does not heed --ckpt-step.
+    (tmp_path / "checkpoint" / "latest_checkpointed_iteration.txt").write_text(str(SAVED_AT))
+    resuming = with_flags(distributed, "--load", str(tmp_path / "checkpoint"))
     assert_same(resuming.complete(tmp_path / "resumed"), reference)
 
 

@@ -21,9 +21,13 @@ def script(tmp_path):
     return path
 
 
-def run(*arguments, cwd):
+def command_of(*arguments):
     command = [sys.executable, "-W", "ignore", "-m", "megatron_nca.testing", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return command, {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def run(*arguments, cwd):
+    command, environment = command_of(*arguments)
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
 
 
@@ -31,6 +35,18 @@ def run(*arguments, cwd):
 def test_a_script_runs_as_main_with_its_folder_on_the_path(script, options, tmp_path_factory):
     result = run(*options, script, "--flag", "1", cwd=tmp_path_factory.mktemp("elsewhere"))
     assert result.stdout == "__main__ ['--flag', '1'] beside the script True cpu\n", result.stderr
+
+
+def test_a_held_run_stops_once_it_has_logged_the_iteration(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("for i in range(1, 9):\n    print(f' iteration {i:8d}/ 8 | lm loss: 1.0 |')")
+    command, environment = command_of("--plain", script)
+    held = subprocess.Popen(command, env={**environment, "MEGATRON_NCA_HOLD_AT": "3"}, stdout=subprocess.PIPE, text=True)
+    logged = [held.stdout.readline() for _ in range(3)]
+    held.kill()
+    assert "3/" in logged[-1]
+    assert held.stdout.read() == ""
+    held.wait()
 
 
 def test_without_a_script_the_usage_is_shown(tmp_path):
