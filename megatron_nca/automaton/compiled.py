@@ -51,8 +51,13 @@ class CompiledEngine:
         compile_kernels()
         self._prepare(config, key)
 
+    def __reduce__(self) -> tuple[type[CompiledEngine], tuple[NCAConfig, Key]]:
+        """Pickle as what it was made from: a process that unpickles an engine needs its kernels loaded and zlib checked."""
+        return CompiledEngine, (self.config, self.key)
+
     def _prepare(self, config: NCAConfig, key: Key) -> None:
         self.config = config
+        self.key = key
         self.search = BandSearch(config)
         self._key = np.array(key, dtype=np.uint64)
         noise = noise_table(config)
@@ -96,8 +101,8 @@ class CompiledEngine:
         grids = np.empty((len(rules), frames, self.config.grid, self.config.grid), dtype=np.uint8)
         logits, cells, noise = purposes
         roll_out(
-            rules, attempts, trajectories, draw_attempts, (int(logits), int(cells), int(noise)), self._sizes, self._scale,
-            self._key, weight_table(), odds_table(), self._noise, grids,
+            own(rules), own(attempts), own(trajectories), own(draw_attempts), (int(logits), int(cells), int(noise)),
+            self._sizes, self._scale, self._key, weight_table(), odds_table(), self._noise, grids,
         )  # fmt: skip
         return grids
 
@@ -105,3 +110,8 @@ class CompiledEngine:
         tokens = np.empty((len(grids), length), dtype=np.int32)
         encode(grids, self.config.patch, self.config.colors, framed, tokens)
         return tokens
+
+
+def own(numbers: Indices) -> Indices:
+    """Copy: a view with strides or without write access would be a type of its own to numba, and compiled for anew."""
+    return np.array(numbers, dtype=np.int64)

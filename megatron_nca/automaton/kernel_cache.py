@@ -8,6 +8,7 @@ handle, a file cut short by a crash - must cost a compilation and never a run.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 logger = logging.getLogger(__name__)
@@ -28,20 +29,31 @@ class ForgivingCache:
 
     def load_overload(self, signature: Any, target_context: Any) -> Any:
         """Return the cached machine code, or None to have it compiled."""
-        return self._attempt(self._inner.load_overload, signature, target_context)
+        try:
+            return self._inner.load_overload(signature, target_context)
+        except OSError as error:
+            _report(error)
+        # A cut-off pickle can raise anything.
+        except Exception as error:
+            _report(error)
+            # Numba reads the index before it adds to it, so a damaged one would stay so, and cost every process a compilation.
+            self._attempt(self._inner.flush)
+        return None
 
     def save_overload(self, signature: Any, data: Any) -> None:
         """Keep machine code for later processes, if possible."""
         self._attempt(self._inner.save_overload, signature, data)
 
     @staticmethod
-    def _attempt(action: Any, *arguments: Any) -> Any:
+    def _attempt(action: Callable[..., None], *arguments: Any) -> None:
         try:
-            return action(*arguments)
-        # A cut-off pickle can raise anything, and a network file system any OSError; the remedy is the same for all.
+            action(*arguments)
         except Exception as error:
-            logger.debug("kernel cache not used: %s: %s", type(error).__name__, error)
-            return None
+            _report(error)
+
+
+def _report(error: Exception) -> None:
+    logger.debug("kernel cache not used: %s: %s", type(error).__name__, error)
 
 
 def forgiving_cache(function: Any) -> None:
@@ -56,6 +68,6 @@ def forgiving_cache(function: Any) -> None:
         function.enable_caching()
     except (RuntimeError, OSError) as error:
         # Numba found no folder it may write to.
-        logger.debug("kernel cache not used: %s", error)
+        _report(error)
         return
     function._cache = ForgivingCache(function._cache)

@@ -1,0 +1,147 @@
+"""Whatever is wrong with the folder of compiled kernels, a process makes the right tokens."""
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from megatron_nca import NCAConfig, NCASource
+from megatron_nca.automaton.kernel_cache import ForgivingCache, forgiving_cache
+
+ROOT = Path(__file__).parents[2]
+SHOW_TOKENS = """
+from megatron_nca import NCAConfig, NCASource
+from megatron_nca.automaton.kernels import encode, roll_out
+print(NCASource(NCAConfig(gzip=(0.5, 1.0))).tokens(3, 200).tolist())
+print(sum(function.stats.cache_hits.total() for function in (encode, roll_out)))
+"""
+
+
+def tokens_of_a_process(folder):
+    """Return the tokens that a fresh process makes with this cache folder, and how many kernels it found there."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder), "PYTHONPATH": str(ROOT)}
+    output = subprocess.run([sys.executable, "-c", SHOW_TOKENS], check=True, capture_output=True, env=environment, text=True)
+    assert not output.stderr
+    tokens, hits = output.stdout.splitlines()
+    return tokens, int(hits)
+
+
+@pytest.fixture(scope="module")
+def expected():
+    return str(NCASource(NCAConfig(gzip=(0.5, 1.0)), engine="reference").tokens(3, 200).tolist())
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kernels")
+    tokens_of_a_process(folder)
+    return folder
+
+
+@pytest.fixture
+def copied(warm, tmp_path):
+    shutil.copytree(warm, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+@pytest.mark.slow
+def test_a_second_process_compiles_nothing(warm, expected):
+    assert tokens_of_a_process(warm) == (expected, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "content"), [("nbi", b"not a pickle"), ("nbi", None), ("nbc", b""), ("nbc", None)])
+def test_a_damaged_file_costs_one_compilation(copied, expected, kind, content):
+    damaged = list(copied.rglob(f"*.{kind}"))
+    assert len(damaged) == 2
+    for path in damaged:
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    assert tokens_of_a_process(copied) == (expected, 0)
+    assert tokens_of_a_process(copied) == (expected, 2)
+
+
+@pytest.mark.slow
+def test_a_folder_that_does_not_exist_is_made(tmp_path, expected):
+    assert tokens_of_a_process(tmp_path / "not" / "there")[0] == expected
+    assert list((tmp_path / "not" / "there").rglob("*.nbc"))
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, expected):
+    """Below a regular file, which refuses even the superuser."""
+    (tmp_path / "file").touch()
+    assert tokens_of_a_process(tmp_path / "file" / "folder")[0] == expected
+
+
+class Failing:
+    """A cache on a file system that has gone."""
+
+    cache_path = "/gone"
+
+    flushed = 0
+
+    def load_overload(self, signature, target_context):
+        raise OSError(116, "Stale file handle")
+
+    def flush(self):
+        self.flushed += 1
+
+    def save_overload(self, signature, data):
+        raise OSError(28, "No space left on device")
+
+
+def test_failures_are_as_if_nothing_had_been_cached(caplog):
+    cache = ForgivingCache(Failing())
+    with caplog.at_level(logging.DEBUG):
+        assert cache.load_overload(None, None) is None
+        assert cache.save_overload(None, None) is None
+    assert "Stale file handle" in caplog.text
+    assert "No space left" in caplog.text
+
+
+def raise_end_of_file(signature, target_context):
+    raise EOFError("file cut short")
+
+
+def test_only_a_damaged_index_is_emptied():
+    gone, damaged = Failing(), Failing()
+    damaged.load_overload = raise_end_of_file
+    assert ForgivingCache(gone).load_overload(None, None) is None
+    assert ForgivingCache(damaged).load_overload(None, None) is None
+    assert (gone.flushed, damaged.flushed) == (0, 1)
+
+
+def test_what_else_a_cache_has_stays_in_reach():
+    assert ForgivingCache(Failing()).cache_path == "/gone"
+
+
+class Dispatcher:
+    """As much of a numba function as the cache touches."""
+
+    def __init__(self, error=None):
+        self._cache, self.error, self.enabled = None, error, 0
+
+    def enable_caching(self):
+        if self.error:
+            raise self.error
+        self._cache = Failing()
+        self.enabled += 1
+
+
+def test_a_function_gets_one_cache():
+    function = Dispatcher()
+    forgiving_cache(function)
+    forgiving_cache(function)
+    assert function.enabled == 1
+    assert isinstance(function._cache, ForgivingCache)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no locator available"), OSError(30, "Read-only file system")], ids=repr)
+def test_a_function_without_a_folder_stays_without_a_cache(error):
+    function = Dispatcher(error)
+    forgiving_cache(function)
+    assert function._cache is None
