@@ -79,6 +79,16 @@ def install(scheduler: Any, switch: int, phase: PhaseLearningRate, text_warmup_f
     scheduler.step(0)
 
 
+def begin_text(scheduler: Any, switch: int) -> None:
+    """Bring a scheduler to the switch that lags behind the consumed samples.
+
+    Megatron does not step it where an update is skipped, as for a loss scale that overflows; the text's schedule begins with
+    the text all the same.
+    """
+    if scheduler.num_steps < switch:
+        scheduler.step(switch - scheduler.num_steps)
+
+
 def _phase_schedule(scheduler: Any, switch: int, phase: PhaseLearningRate) -> Any:
     before = copy.copy(scheduler)
     before.max_lr = scheduler.max_lr if phase.peak is None else float(phase.peak)

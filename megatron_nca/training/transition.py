@@ -95,7 +95,7 @@ class Transition:
             return False
         if self._next_check == 0:
             return self._begin(consumed_samples, model, optimizer, opt_param_scheduler)
-        self._perform(consumed_samples, model, optimizer)
+        self._perform(consumed_samples, model, optimizer, opt_param_scheduler)
         return True
 
     def _begin(self, consumed_samples: int, model: Sequence[Any], optimizer: Any, opt_param_scheduler: Any) -> bool:
@@ -110,7 +110,7 @@ class Transition:
         self._next_check = None if self.done else switch
         if self._next_check is None or consumed_samples < switch:
             return False
-        self._perform(consumed_samples, model, optimizer)
+        self._perform(consumed_samples, model, optimizer, opt_param_scheduler)
         return True
 
     def _check(self, model: Sequence[Any], megatron_optimizer: Any) -> None:
@@ -119,12 +119,16 @@ class Transition:
         if self.settings.optimizer == "fresh" or self.settings.reinit:
             optimizer.check(megatron_optimizer)
 
-    def _perform(self, consumed_samples: int, model: Sequence[Any], megatron_optimizer: Any) -> None:
+    def _perform(
+        self, consumed_samples: int, model: Sequence[Any], megatron_optimizer: Any, opt_param_scheduler: Any
+    ) -> None:
         settings = self.settings
         renewed = reinit.reinitialize(model, settings.reinit, self.seed)
         optimizer.copy_to_master(megatron_optimizer, renewed)
         if settings.optimizer == "fresh":
             optimizer.reset_state(megatron_optimizer)
+        if settings.lr == "restart" and opt_param_scheduler is not None:
+            learning_rate.begin_text(opt_param_scheduler, self.plan.switch or 0)
         modules = fp8.reset_scaling_state(model)
         self.done = True
         self._next_check = None

@@ -134,3 +134,13 @@ def test_a_text_too_short_for_its_schedule_is_refused(settings, switch, remedy):
 def test_a_warmup_longer_than_the_phases_is_refused():
     with pytest.raises(NCAError, match="does not fit the NCA phases, which end after 400"):
         learning_rate.install(scheduler(), SWITCH, PhaseLearningRate(warmup_samples=400))
+
+
+def test_updates_that_were_skipped_do_not_delay_the_text():
+    made = scheduler()
+    learning_rate.install(made, SWITCH, PhaseLearningRate())
+    made.step(SWITCH - 16)
+    learning_rate.begin_text(made, SWITCH)
+    assert rates(made, END - SWITCH) == rates(alone(END - SWITCH), END - SWITCH)
+    learning_rate.begin_text(made, SWITCH)
+    assert made.num_steps == END
