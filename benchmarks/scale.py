@@ -70,8 +70,9 @@ def measure(blend: list[str], samples: int, cache: str) -> dict[str, float]:
     before = memory()
     begin = time.perf_counter()
     config = GPTDatasetConfig(
-        random_seed=1, sequence_length=SEQUENCE, path_to_cache=cache, tokenizer=Tokenizer(), blend=(blend, None), split="99,1,0",
-        reset_position_ids=False, reset_attention_mask=False, eod_mask_loss=False, create_attention_mask=False,
+        random_seed=1, sequence_length=SEQUENCE, path_to_cache=cache, tokenizer=Tokenizer(), blend=(blend, None),
+        split="99,1,0", reset_position_ids=False, reset_attention_mask=False, eod_mask_loss=False,
+        create_attention_mask=False,
     )  # fmt: skip
     train = BlendedMegatronDatasetBuilder(GPTDataset, [samples, 100, 0], lambda: True, config).build()[0]
     seconds = time.perf_counter() - begin

@@ -119,9 +119,7 @@ class Transition:
         if self.settings.optimizer == "fresh" or self.settings.reinit:
             optimizer.check(megatron_optimizer)
 
-    def _perform(
-        self, consumed_samples: int, model: Sequence[Any], megatron_optimizer: Any, opt_param_scheduler: Any
-    ) -> None:
+    def _perform(self, consumed_samples: int, model: Sequence[Any], megatron_optimizer: Any, opt_param_scheduler: Any) -> None:
         settings = self.settings
         renewed = reinit.reinitialize(model, settings.reinit, self.seed)
         optimizer.copy_to_master(megatron_optimizer, renewed)
