@@ -1,7 +1,7 @@
 """A sample through Megatron: NCA trajectories beside a memory-mapped text.
 
-Run as ``python -m benchmarks.dataset [--quick]``. Samples read in this process count CPU time, the two datasets in turns and the
-median round of each; through a DataLoader it is wall time, which a busy machine spoils.
+Run as ``python -m benchmarks.dataset [--quick]``. Samples read in this process count CPU time, the datasets in turns and the
+median round of each; a DataLoader also counts wall time, which a busy machine spoils.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from torch.utils.data import DataLoader
 
 from benchmarks.scale import Tokenizer, write_text
 from megatron_nca.data.builder import make_dataset
-from megatron_nca.data.entry import NCAEntry
+from megatron_nca.data.entry import parse_entry
 
 LENGTHS = (1024, 4096, 8192)
 WORKERS = (1, 2)
 ENTRIES = {"nca:": "0.5-1.0", "nca:gzip=none": "unfiltered", "nca:domain=code": "0.3-0.4"}
 TEXT = "text"
 ROUND_TOKENS = 400_000
-LOADER_TOKENS = 4_000_000
+LOADER_TOKENS = 2_000_000
 MICRO_BATCH = 4
 SAMPLES = 10**6
 MODELS = {"1.6B": 1.6e9, "8B": 8e9}
@@ -49,7 +49,7 @@ def datasets(sequence_length: int, folder: str) -> dict[str, Any]:
     """Build the text and every entry's dataset."""
     config = dataset_config(sequence_length, f"{folder}/cache", f"{folder}/{TEXT}")
     text = BlendedMegatronDatasetBuilder(GPTDataset, [10_000, 0, 0], lambda: True, config).build()[0]
-    entries = {text: make_dataset(NCAEntry.parse(text), 0, SAMPLES, Split.train, config) for text in ENTRIES}
+    entries = {entry: make_dataset(parse_entry(entry), 0, SAMPLES, Split.train, config) for entry in ENTRIES}
     return {TEXT: text, **entries}
 
 
@@ -126,9 +126,7 @@ def loader_table(built: dict[int, dict[str, Any]]) -> Iterator[str]:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--quick", action="store_true", help="fewer rounds, and only the shortest sequence through a DataLoader"
-    )
+    parser.add_argument("--quick", action="store_true", help="fewer rounds; a DataLoader of one length alone")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
