@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from megatron_nca.automaton.compiled import CompiledEngine
+from megatron_nca.automaton.complexity import gzip_ratio
 from megatron_nca.automaton.config import NCAConfig
 from megatron_nca.automaton.philox import MAX_INDEX, Key, derive_key
 from megatron_nca.automaton.reference import ReferenceEngine
@@ -140,6 +141,12 @@ class NCASource:
             return 1.0
         rules = np.arange(first, first + candidates, dtype=np.int64)
         return float(self.engine.accepted(rules, np.zeros_like(rules)).mean())
+
+    def complexities(self, candidates: int) -> npt.NDArray[np.float64]:
+        """Return the compression ratios of the first candidates of rules 0, 1, 2, ..., float64 (candidates,)."""
+        rules = np.arange(candidates, dtype=np.int64)
+        probes = ReferenceEngine(self.config, self.key).probe(rules, np.zeros_like(rules))
+        return np.array([gzip_ratio(self.config, grids) for grids in probes])
 
 
 def _checked_indices(indices: Sequence[int] | Indices) -> Indices:

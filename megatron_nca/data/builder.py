@@ -11,6 +11,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
 from megatron.core.datasets.gpt_dataset import GPTDataset
@@ -124,10 +125,11 @@ def _check_band(entry: NCAEntry) -> None:
     for probed in range(ACCEPTANCE_ROUNDS):
         if source.acceptance(ACCEPTANCE_PROBES, first=probed * ACCEPTANCE_PROBES) > 0:
             return
+    lo, hi = np.quantile(source.complexities(ACCEPTANCE_PROBES), [0.05, 0.95])
     raise EntryError(
         entry.text,
         f"gzip: none of {ACCEPTANCE_PROBES * ACCEPTANCE_ROUNDS:,} random rules of these settings compresses to a ratio in "
-        f"{entry.config.gzip}; give a wider band, or gzip=none",
+        f"{entry.config.gzip}, most lie between {lo:.2f} and {hi:.2f}; give a band there, or gzip=none",
     )
 
 
