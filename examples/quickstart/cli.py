@@ -37,6 +37,7 @@ HELP: dict[str, tuple[Callable[[str], Any], str]] = {
     "sequence_length": (count, "tokens of a sample"),
     "global_batch": (count, "samples of an optimizer step"),
     "lr": (float, "peak learning rate on text, of both runs"),
+    "embedding_lr": (float, "peak learning rate on text of input and output embeddings, of both runs"),
     "nca_lr": (float, "peak learning rate of the NCA phase"),
     "warmup": (float, "share of each phase over which the learning rate rises"),
     "eval_every": (count, "text tokens between two validations"),

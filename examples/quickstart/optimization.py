@@ -25,7 +25,7 @@ def build_optimizer(model: Any, settings: Settings) -> Any:
 
     Args:
         model: A model in Megatron's DistributedDataParallel.
-        settings: Give the peak learning rate.
+        settings: Give the peak learning rates: of the layers, and of the embeddings.
 
     Returns:
         A MegatronOptimizer.
@@ -34,6 +34,8 @@ def build_optimizer(model: Any, settings: Settings) -> Any:
         optimizer="adam",
         lr=settings.lr,
         min_lr=settings.lr * FINAL_LR_SHARE,
+        decoupled_lr=settings.embedding_lr,
+        decoupled_min_lr=settings.embedding_lr * FINAL_LR_SHARE,
         weight_decay=WEIGHT_DECAY,
         adam_beta1=0.9,
         adam_beta2=0.95,

@@ -13,7 +13,7 @@ from typing import Any
 from megatron_nca.data.entry import NCAEntry, parse_entry
 from megatron_nca.errors import EntryError
 
-DEFAULT_ENTRY = "nca:tokens=400K,grid=6,colors=6"
+DEFAULT_ENTRY = "nca:tokens=400K,grid=6,colors=4,burn_in=100,gzip=0.12-0.3"
 LARGEST_MICRO_BATCH = 8
 """Samples of one forward pass; on two CPU cores larger ones are slower."""
 
@@ -37,7 +37,8 @@ class Settings:
         sequence_length: Tokens of a sample.
         global_batch: Samples of an optimizer step.
         lr: Peak learning rate on text, of both runs.
-        nca_lr: Peak learning rate of the NCA phase.
+        embedding_lr: The same for input and output embeddings, which are new at the switch and far from where they must go.
+        nca_lr: Peak learning rate of the NCA phase; that of the embeddings keeps its ratio.
         warmup: Share of each phase over which the learning rate rises.
         eval_every: Text tokens between two validations; rounded up to whole global batches.
         eval_samples: Validation samples, always the first ones.
@@ -48,24 +49,25 @@ class Settings:
     """
 
     entry: str = DEFAULT_ENTRY
-    text_tokens: int = 800_000
+    text_tokens: int = 500_000
     seed: int = 1234
     layers: int = 4
     hidden: int = 192
     heads: int = 6
-    vocab_size: int = 2048
+    vocab_size: int = 512
     sequence_length: int = 256
     global_batch: int = 16
-    lr: float = 2e-3
-    nca_lr: float = 2e-3
+    lr: float = 4e-3
+    embedding_lr: float = 1e-2
+    nca_lr: float = 3e-4
     warmup: float = 0.1
-    eval_every: int = 80_000
+    eval_every: int = 50_000
     eval_samples: int = 64
 
     def __post_init__(self) -> None:
         for name, least in LEAST.items():
             _require(getattr(self, name) >= least, name, getattr(self, name), f"must be at least {least:,}")
-        for name in ("lr", "nca_lr"):
+        for name in ("lr", "embedding_lr", "nca_lr"):
             _require(0 < getattr(self, name) <= 1, name, getattr(self, name), "must lie above 0 and not above 1")
         _require(0 <= self.warmup < 1, "warmup", self.warmup, "must be a share, from 0 to below 1")
         fits = self.hidden % self.heads == 0 and (self.hidden // self.heads) % 2 == 0
@@ -140,7 +142,7 @@ LEAST = {
     "layers": 1,
     "hidden": 2,
     "heads": 1,
-    "vocab_size": 512,
+    "vocab_size": 260,
     "sequence_length": 8,
     "global_batch": 1,
     "eval_every": 1,

@@ -95,7 +95,8 @@ class Run:
 
     def _train_step(self, learner: Learner, batches: Any, step: int) -> Entry:
         started = time.monotonic()
-        lr = learner.optimizer.param_groups[0]["lr"]
+        # Of the layers; the embeddings have a peak of their own.
+        lr = learner.scheduler.get_lr({})
         learner.model.zero_grad_buffer()
         learner.optimizer.zero_grad()
         length = self.settings.sequence_length

@@ -14,7 +14,7 @@ SWITCH_STEP, LAST_STEP, CHECKPOINT_EVERY = 11, 24, 5
 STEP_TOKENS = 4 * 64
 SETTINGS = (
     f"--entry nca:tokens={SWITCH_STEP * STEP_TOKENS},grid=4,colors=3,gzip=none --text-steps {LAST_STEP - SWITCH_STEP} "
-    "--sequence-length 64 --global-batch 4 --layers 2 --hidden 32 --heads 2 --vocab-size 512 "
+    "--sequence-length 64 --global-batch 4 --layers 2 --hidden 32 --heads 2 --vocab-size 400 "
     f"--eval-every {4 * STEP_TOKENS} --eval-samples 4 --checkpoint-every {CHECKPOINT_EVERY}"
 ).split()
 PATIENCE = 300
