@@ -10,7 +10,8 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "megatron_nca/__init__.py")
 
 # A launch brings its own Megatron-Core and torch, often from a container that no installer may touch, so they are an extra.
 MEGATRON = ["megatron-core>=0.14,<0.20", "torch>=2.5"]
-DEMO = [*MEGATRON, "tokenizers>=0.20", "matplotlib>=3.8", "tqdm>=4.66", "pybind11>=2.13"]
+CLI = ["matplotlib>=3.8", "pillow>=10.1", "tqdm>=4.66"]
+DEMO = [*MEGATRON, *CLI, "tokenizers>=0.20", "pybind11>=2.13"]
 TEST = [*DEMO, "pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "scipy>=1.11", "psutil>=5.9"]
 LINT = ["ruff==0.17.6", "mypy==2.4.1"]
 
@@ -25,5 +26,6 @@ setup(
     package_data={"megatron_nca": ["py.typed"]},
     python_requires=">=3.10",
     install_requires=["numpy>=1.26", "numba>=0.59"],
-    extras_require={"megatron": MEGATRON, "demo": DEMO, "test": TEST, "lint": LINT, "dev": [*TEST, *LINT]},
+    entry_points={"console_scripts": ["megatron-nca=megatron_nca.cli.main:main"]},
+    extras_require={"megatron": MEGATRON, "cli": CLI, "demo": DEMO, "test": TEST, "lint": LINT, "dev": [*TEST, *LINT]},
 )

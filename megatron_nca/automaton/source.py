@@ -148,6 +148,15 @@ class NCASource:
         probes = ReferenceEngine(self.config, self.key).probe(rules, np.zeros_like(rules))
         return np.array([gzip_ratio(self.config, grids) for grids in probes])
 
+    def scores(self, indices: Sequence[int] | Indices) -> npt.NDArray[np.float64]:
+        """Return the compression ratios of the rules that some trajectories follow, float64 (batch,)."""
+        return np.array([gzip_ratio(self.config, grids) for grids in self.probes(indices)])
+
+    def probes(self, indices: Sequence[int] | Indices) -> npt.NDArray[np.uint8]:
+        """Return the probes on which those rules are scored, uint8 (batch, 10, grid, grid)."""
+        rules, attempts, _ = self._trajectories(indices)
+        return ReferenceEngine(self.config, self.key).probe(rules, attempts)
+
 
 def _checked_indices(indices: Sequence[int] | Indices) -> Indices:
     trajectories = np.asarray(indices, dtype=np.int64)

@@ -117,10 +117,15 @@ def _check_entries(entries: list[NCAEntry], config: Any) -> None:
     """Refuse, on every rank alike, what would fail only once samples are read."""
     for entry in entries:
         token_ids(entry, config.tokenizer, run.facts().padded_vocab_size)
-        _check_band(entry)
+        check_band(entry)
 
 
-def _check_band(entry: NCAEntry) -> None:
+def check_band(entry: NCAEntry) -> None:
+    """Refuse an entry whose band holds no rules.
+
+    Raises:
+        EntryError: None of 4,096 random rules lies in it; the message says where most do.
+    """
     source = NCASource(entry.config)
     for probed in range(ACCEPTANCE_ROUNDS):
         if source.acceptance(ACCEPTANCE_PROBES, first=probed * ACCEPTANCE_PROBES) > 0:

@@ -6,8 +6,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 
-import torch
-
 from megatron_nca.automaton.source import NCASource
 from megatron_nca.data.entry import NCAEntry
 from megatron_nca.errors import EnvironmentMismatchError, NCAError
@@ -45,6 +43,9 @@ def check_ranks_agree(own: str) -> None:
     Raises:
         EnvironmentMismatchError: They differ; the message names the ranks that differ from most.
     """
+    # A fingerprint alone needs no torch.
+    import torch
+
     if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
         return
     gathered: list[str] = [""] * torch.distributed.get_world_size()

@@ -29,7 +29,7 @@ def install() -> None:
         ) from error
     if hasattr(Builder.build, "__wrapped__"):
         return
-    _check_version(Builder)
+    check_version(Builder)
     Builder.build = _with_curriculum(Builder.build)
 
 
@@ -45,7 +45,12 @@ def _with_curriculum(build: Any) -> Any:
     return build_with_curriculum
 
 
-def _check_version(builder: Any) -> None:
+def check_version(builder: Any) -> None:
+    """Refuse a dataset builder of another form, and warn of a version that was not tested.
+
+    Raises:
+        EnvironmentMismatchError: Its arguments are not those that megatron-nca knows.
+    """
     from megatron.core import __version__
 
     arguments = list(inspect.signature(builder.__init__).parameters)

@@ -1,0 +1,80 @@
+"""The dispatcher: which subcommands there are, and how each one's outcome becomes an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+
+import megatron_nca
+from megatron_nca.cli.common import FINDING, USAGE, UsageError
+from megatron_nca.errors import NCAError
+
+COMMANDS = ("preview", "inspect", "plan", "calibrate", "build", "transfer", "bench", "doctor")
+DESCRIPTION = """Neural-cellular-automata pre-pre-training for Megatron-Core.
+
+Every command takes the nca: entry as --data-path does, and --json for machines.
+Exit codes: 0 fine, 1 a finding (a bad plan, a failed check), 2 bad usage or input."""
+EXAMPLES = """examples:
+  megatron-nca preview 'nca:domain=code' --output code.png
+  megatron-nca plan --data-path nca:tokens=164M /data/owt --seq-length 1024 --global-batch-size 512 --train-iters 10000
+  megatron-nca doctor"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand.
+
+    Args:
+        argv: Arguments; the process's own without them.
+
+    Returns:
+        0 where all is well, 1 for a finding, 2 for bad usage or input.
+    """
+    try:
+        args = _parser().parse_args(argv)
+        with warnings.catch_warnings():
+            # Megatron-Core tells at every import which optional packages it lacks; `doctor` tells it better.
+            warnings.simplefilter("ignore", UserWarning)
+            return int(args.run(args))
+    except UsageError as error:
+        return _fail(error, USAGE)
+    except NCAError as error:
+        return _fail(error, USAGE)
+    except OSError as error:
+        # A reader such as `head` that has seen enough is no failure worth a message.
+        if isinstance(error, BrokenPipeError):
+            _silence_stdout()
+            return FINDING
+        return _fail(error, USAGE)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="megatron-nca", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"megatron-nca {megatron_nca.__version__}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        module = f"megatron_nca.cli.{name}"
+        if importlib.util.find_spec(module) is not None:
+            importlib.import_module(module).add_parser(subparsers)
+    return parser
+
+
+def _fail(error: Exception, code: int) -> int:
+    print(f"megatron-nca: error: {error}", file=sys.stderr)
+    return code
+
+
+def _silence_stdout() -> None:
+    # Python flushes stdout once more at its end, into a pipe that nobody reads.
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

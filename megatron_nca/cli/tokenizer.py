@@ -1,0 +1,96 @@
+"""The tokenizer as far as a command needs it: how many ids there are, and which of them are special."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from megatron_nca.cli.common import UsageError, whole
+
+DEFAULT_VOCAB_SIZE = 50_257
+"""GPT-2's, whose last id is its end of document."""
+END_OF_DOCUMENT = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "<|im_end|>")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What Megatron's datasets ask of a tokenizer.
+
+    Attributes:
+        vocab_size: Number of ids, special ones included.
+        eod: Id that ends a document.
+        all_special_ids: Ids that no process token may have.
+        pad: Id that fills up a sequence; none here.
+    """
+
+    vocab_size: int = DEFAULT_VOCAB_SIZE
+    eod: int = DEFAULT_VOCAB_SIZE - 1
+    all_special_ids: tuple[int, ...] = ()
+    pad: int = -1
+
+    @property
+    def unique_identifiers(self) -> dict[str, Any]:
+        """What Megatron's index files are keyed by."""
+        return {"class": "Vocabulary", "vocab_size": self.vocab_size, "eod": self.eod, "special": list(self.all_special_ids)}
+
+
+def add_tokenizer_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that tell a command about the run's tokenizer."""
+    group = parser.add_argument_group("the run's tokenizer, which decides the ids of the tokens (default: GPT-2's 50,257 ids)")
+    group.add_argument("--tokenizer", metavar="PATH", help="a Hugging Face tokenizer.json, or the folder that holds it")
+    group.add_argument("--vocab-size", type=whole(1), help="number of ids, special ones included")
+    group.add_argument("--eod", type=whole(0), metavar="ID", help="end of document (default: the last id, or the file's)")
+    group.add_argument("--special-ids", metavar="ID,ID", default="", help="ids that must not be used")
+
+
+def read_vocabulary(args: argparse.Namespace) -> Vocabulary:
+    """Make the vocabulary of a command's arguments.
+
+    Raises:
+        UsageError: They contradict each other, or the file is none.
+    """
+    special = _ids(args.special_ids)
+    if args.tokenizer:
+        if args.vocab_size is not None:
+            raise UsageError("--tokenizer tells the size of the vocabulary itself; leave out --vocab-size")
+        return _from_file(Path(args.tokenizer), args.eod, special)
+    size = args.vocab_size or DEFAULT_VOCAB_SIZE
+    return _checked(size, size - 1 if args.eod is None else args.eod, special)
+
+
+def _ids(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise UsageError(f"--special-ids {text}: must be ids separated by commas, as in 0,1,2")
+    return tuple(map(int, parts))
+
+
+def _checked(size: int, eod: int, special: Sequence[int]) -> Vocabulary:
+    outside = [number for number in (eod, *special) if number >= size]
+    if outside:
+        raise UsageError(f"id {outside[0]:,} lies outside the vocabulary, whose ids end at {size - 1:,}; give --vocab-size")
+    return Vocabulary(size, eod, tuple(sorted({eod, *special})))
+
+
+def _from_file(path: Path, eod: int | None, special: Sequence[int]) -> Vocabulary:
+    path = path / "tokenizer.json" if path.is_dir() else path
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        added = {token["content"]: int(token["id"]) for token in told.get("added_tokens", ())}
+        marked = [int(token["id"]) for token in told.get("added_tokens", ()) if token.get("special")]
+        vocab = told["model"]["vocab"]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--tokenizer {path}: cannot be read ({error}); give a tokenizer.json") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UsageError(f"--tokenizer {path}: is no tokenizer.json of Hugging Face; give --vocab-size and --eod") from None
+    # A unigram model lists its pieces, the others map them to ids.
+    ids = range(len(vocab)) if isinstance(vocab, list) else vocab.values()
+    if eod is None:
+        eod = next((added[name] for name in END_OF_DOCUMENT if name in added), None)
+    if eod is None:
+        raise UsageError(f"--tokenizer {path}: none of {', '.join(END_OF_DOCUMENT)} is among its added tokens; give --eod ID")
+    return _checked(max([*ids, *added.values()]) + 1, eod, [*marked, *special])

@@ -1,0 +1,57 @@
+import zlib
+
+import pytest
+
+from megatron_nca.automaton import zlib_check
+
+
+@pytest.fixture
+def another_zlib(monkeypatch):
+    monkeypatch.setattr(zlib_check, "sizes", lambda: tuple(size + 1 for size in zlib_check.KNOWN_SIZES))
+    zlib_check.check_zlib.cache_clear()
+    yield
+    zlib_check.check_zlib.cache_clear()
+
+
+def states(told):
+    return {check["name"]: check["state"] for check in told["checks"]}
+
+
+def test_a_healthy_machine_is_told_so(succeed):
+    told = succeed("doctor")
+    assert told["healthy"]
+    assert told["versions"]["zlib"] == zlib.ZLIB_RUNTIME_VERSION
+    assert {states(told)[name] for name in ("zlib", "engines", "Megatron-Core")} == {"ok"}
+
+
+def test_the_fingerprint_alone_is_one_line_and_does_not_change(command, succeed):
+    _, out, _ = command("doctor", "--fingerprint")
+    assert out.split() == [succeed("doctor")["fingerprint"]]
+
+
+def test_the_fingerprint_does_not_change_between_machines(command):
+    _, out, _ = command("doctor", "--fingerprint")
+    assert out.strip() == "026daf299c0af14313bb05aac389e709dfcb00ad79f7acbbf4b11676f446b238"
+
+
+def test_a_node_with_another_fingerprint_fails(command, succeed):
+    assert command("doctor", "--fingerprint", "--expect", "0" * 64)[0] == 1
+    told = succeed("doctor", "--expect", "0" * 64, code=1)
+    assert states(told)["fingerprint"] == "FAILED"
+
+
+def test_another_zlib_fails(command, another_zlib):
+    code, out, _ = command("doctor")
+    assert code == 1
+    assert "FAILED  this Python's zlib" in out
+
+
+def test_another_dataset_builder_fails(succeed, monkeypatch):
+    from megatron.core.datasets import blended_megatron_dataset_builder as module
+
+    class Other:
+        def __init__(self, cls, config):
+            pass
+
+    monkeypatch.setattr(module, "BlendedMegatronDatasetBuilder", Other)
+    assert states(succeed("doctor", code=1))["Megatron-Core"] == "FAILED"
