@@ -39,7 +39,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Show samples and statistics."""
-    from megatron_nca.data.builder import check_band
+    from megatron_nca.data.band import check_band
 
     entry = parse_entry(args.entry)
     check_band(entry)

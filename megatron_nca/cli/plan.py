@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _describe(launch: Launch, args: argparse.Namespace) -> tuple[Plan, dict[str, Any]]:
-    from megatron_nca.data.builder import check_band
+    from megatron_nca.data.band import check_band
     from megatron_nca.data.vocabulary import token_ids
 
     if launch.args.dataloader_type not in (None, "single"):

@@ -11,7 +11,6 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
 from megatron.core.datasets.gpt_dataset import GPTDataset
@@ -19,6 +18,7 @@ from megatron.core.datasets.utils import Split
 
 from megatron_nca.automaton.source import NCASource
 from megatron_nca.data import run
+from megatron_nca.data.band import check_band
 from megatron_nca.data.batches import BatchBoundaries
 from megatron_nca.data.curriculum import Blend, Curriculum, Plan, mentions_nca, plan_training, read_blend
 from megatron_nca.data.entry import NCAEntry
@@ -30,10 +30,6 @@ from megatron_nca.data.vocabulary import token_ids
 from megatron_nca.errors import CurriculumError, EntryError
 
 Build = Callable[[BlendedMegatronDatasetBuilder], list[Any]]
-
-ACCEPTANCE_PROBES = 256
-ACCEPTANCE_ROUNDS = 16
-"""A band that none of 4,096 random rules falls into would stall the data loader, so it is refused."""
 
 
 def wants_curriculum(config: Any) -> bool:
@@ -118,24 +114,6 @@ def _check_entries(entries: list[NCAEntry], config: Any) -> None:
     for entry in entries:
         token_ids(entry, config.tokenizer, run.facts().padded_vocab_size)
         check_band(entry)
-
-
-def check_band(entry: NCAEntry) -> None:
-    """Refuse an entry whose band holds no rules.
-
-    Raises:
-        EntryError: None of 4,096 random rules lies in it; the message says where most do.
-    """
-    source = NCASource(entry.config)
-    for probed in range(ACCEPTANCE_ROUNDS):
-        if source.acceptance(ACCEPTANCE_PROBES, first=probed * ACCEPTANCE_PROBES) > 0:
-            return
-    lo, hi = np.quantile(source.complexities(ACCEPTANCE_PROBES), [0.05, 0.95])
-    raise EntryError(
-        entry.text,
-        f"gzip: none of {ACCEPTANCE_PROBES * ACCEPTANCE_ROUNDS:,} random rules of these settings compresses to a ratio in "
-        f"{entry.config.gzip}, most lie between {lo:.2f} and {hi:.2f}; give a band there, or gzip=none",
-    )
 
 
 def _build_text(builder: BlendedMegatronDatasetBuilder, build: Build, plans: list[Plan | None]) -> list[Any]:

@@ -233,12 +233,10 @@ def test_a_small_vocabulary_is_refused(build, text, tokenizer):
 
 
 def test_a_band_without_rules_is_refused(build, text, monkeypatch):
-    from megatron_nca.data import builder
+    from megatron_nca.data import band
 
-    monkeypatch.setattr(builder, "ACCEPTANCE_ROUNDS", 2)
-    with pytest.raises(
-        EntryError, match=r"none of 512 .* most lie between 0\.0\d and 0\.[5-9]\d; give a band there"
-    ):
+    monkeypatch.setattr(band, "ACCEPTANCE_ROUNDS", 2)
+    with pytest.raises(EntryError, match=r"none of 512 .* most lie between 0\.0\d and 0\.[5-9]\d; give a band there"):
         build(["nca:tokens=2560,gzip=2-3", text])
 
 
