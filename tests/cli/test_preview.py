@@ -60,7 +60,9 @@ def test_every_colour_of_a_palette_is_its_own(colors):
     assert len(np.unique(cell_palette(colors), axis=0)) == colors
 
 
-@pytest.mark.parametrize("entry", ["nca:colors=64,patch=1,gzip=none", "nca:grid=128,trajectory=10K,gzip=none", "nca:rules=2", "nca:dt=5"])
+@pytest.mark.parametrize(
+    "entry", ["nca:colors=64,patch=1,gzip=none", "nca:grid=128,trajectory=10K,gzip=none", "nca:rules=2", "nca:dt=5"]
+)
 def test_other_processes_are_drawn_too(succeed, tmp_path, entry):
     for name in ("a.png", "a.gif"):
         succeed("preview", entry, "--output", tmp_path / name, "--rules", 3, "--frames", 3)
