@@ -12,7 +12,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "megatron_nca/__init__.py")
 MEGATRON = ["megatron-core>=0.14,<0.20", "torch>=2.5"]
 CLI = ["matplotlib>=3.8", "pillow>=10.1", "tqdm>=4.66"]
 DEMO = [*MEGATRON, *CLI, "tokenizers>=0.20", "pybind11>=2.13"]
-TEST = [*DEMO, "pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "scipy>=1.11", "psutil>=5.9"]
+TEST = [*DEMO, "pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "scipy>=1.11", "psutil>=5.9", "playwright>=1.40"]
 LINT = ["ruff==0.17.6", "mypy==2.4.1"]
 
 setup(
@@ -23,7 +23,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["megatron_nca", "megatron_nca.*"]),
-    package_data={"megatron_nca": ["py.typed"]},
+    package_data={"megatron_nca": ["py.typed"], "megatron_nca.cli": ["*.html"]},
     python_requires=">=3.10",
     install_requires=["numpy>=1.26", "numba>=0.59"],
     entry_points={"console_scripts": ["megatron-nca=megatron_nca.cli.main:main"]},
