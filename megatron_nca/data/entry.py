@@ -23,11 +23,14 @@ from megatron_nca.automaton.config import (
     split_pairs,
 )
 from megatron_nca.automaton.philox import MAX_INDEX
-from megatron_nca.errors import ConfigError, EntryError
+from megatron_nca.data.calibration import calibrate, probe_tokens
+from megatron_nca.errors import ConfigError, EntryError, NCAError
 
 COUNT_UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 MAX_COUNT = 10**18
 LOSSES = ("frames", "all", "patches")
+DEFAULT_DOMAIN = "web"
+AUTO = "auto:"
 DEFAULT_TRAJECTORY = 1024
 MIN_FRAMES = 2
 """A trajectory's first frame cannot be predicted, so one frame alone teaches nothing."""
@@ -100,13 +103,25 @@ def _parse(text: str) -> NCAEntry:
     _require_known(pairs)
     settings = {key: parse(key, pairs[key]) for key, parse in ENTRY_PARSERS.items() if key in pairs}
     process = parse_settings({key: value for key, value in pairs.items() if key in SETTING_PARSERS})
-    process.setdefault("gzip", DOMAIN_BANDS[settings.pop("domain", "web")])
+    domain = settings.pop("domain", DEFAULT_DOMAIN)
+    if "gzip" not in process:
+        process["gzip"] = _band_of(domain, NCAConfig(**process))
     if "vocab" in settings:
         settings["vocab_offset"] = settings.pop("vocab")
     entry = NCAEntry(text=text, config=NCAConfig(**process), **settings)
     _check_phase(entry, pairs)
     _check_trajectory(entry)
     return entry
+
+
+def _band_of(domain: str, config: NCAConfig) -> tuple[float, float]:
+    """Return the paper's band for a kind of text, or the one that a text of the user's own is measured to match."""
+    if not domain.startswith(AUTO):
+        return DOMAIN_BANDS[domain]
+    try:
+        return calibrate(domain.removeprefix(AUTO), probe_tokens(config)).band
+    except NCAError as error:
+        raise ConfigError("domain", domain, str(error)) from None
 
 
 def _require_known(pairs: Mapping[str, str]) -> None:
@@ -181,6 +196,13 @@ def _parse_choice(*choices: str) -> Callable[[str, str], str]:
     return parse
 
 
+def _parse_domain(key: str, text: str) -> str:
+    measured = text.startswith(AUTO) and text != AUTO
+    if text not in DOMAIN_BANDS and not measured:
+        raise ConfigError(key, text, f"must be one of {', '.join(DOMAIN_BANDS)}, or {AUTO}PREFIX of a tokenised text")
+    return text
+
+
 def _parse_vocab(key: str, text: str) -> int | None:
     if text == "shared":
         return None
@@ -194,7 +216,7 @@ ENTRY_PARSERS: Mapping[str, Callable[[str, str], Any]] = {
     "tokens": _parse_positive,
     "ramp": parse_count,
     "floor": _parse_share,
-    "domain": _parse_choice(*DOMAIN_BANDS),
+    "domain": _parse_domain,
     "rules": _parse_rules,
     "trajectory": _parse_positive,
     "vocab": _parse_vocab,
