@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 where all is well, 1 for a finding, 2 for bad usage or input.
     """
     try:
-        args = _parser().parse_args(argv)
+        args = make_parser().parse_args(argv)
         with warnings.catch_warnings():
             # Megatron-Core tells at every import which optional packages it lacks; `doctor` tells it better.
             warnings.simplefilter("ignore", UserWarning)
@@ -56,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGINT
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line, with every subcommand that is there."""
     parser = argparse.ArgumentParser(
         prog="megatron-nca", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
