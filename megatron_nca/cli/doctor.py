@@ -145,8 +145,10 @@ def _megatron_core() -> Check:
 
 
 def _megatron_lm() -> Check:
-    from megatron_nca.frameworks import megatron_lm
-
+    try:
+        from megatron_nca.frameworks import megatron_lm
+    except ImportError:
+        return Check("Megatron-LM", ABSENT, "needs torch")
     if megatron_lm.available():
         return Check("Megatron-LM", OK_MARK, "megatron.training can be imported")
     # Megatron-LM is no package; a launch has its checkout as the script's folder.

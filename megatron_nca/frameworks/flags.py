@@ -9,7 +9,7 @@ from typing import Any
 from megatron_nca.errors import NCAError
 from megatron_nca.training import TransitionSettings
 from megatron_nca.training.learning_rate import PhaseLearningRate
-from megatron_nca.training.transition import LR_CHOICES, OPTIMIZER_CHOICES
+from megatron_nca.training.settings import LR_CHOICES, OPTIMIZER_CHOICES
 
 PREFIX = "nca_"
 RESUME_CHOICES = ("before-switch", "after-switch")

@@ -16,8 +16,7 @@ from typing import Any
 import torch
 
 from megatron_nca.errors import NCAError
-
-PARTS = ("embeddings", "attention", "mlp", "norms")
+from megatron_nca.training.settings import PARTS as PARTS
 
 ROW_BLOCK = 1024
 """Rows of an embedding that one seed draws; a rank never holds more than its own rows and two such blocks."""

@@ -1,5 +1,7 @@
 import importlib
 import importlib.util
+import subprocess
+import sys
 
 import pytest
 
@@ -55,3 +57,29 @@ def test_a_missing_package_is_told_with_the_extra_that_brings_it(monkeypatch):
 
     with pytest.raises(UsageError, match=r"install it with: pip install 'megatron-nca\[cli\]'"):
         need("no_such_package.part")
+
+
+WITHOUT_TORCH = """
+import sys
+sys.modules.update({"torch": None, "megatron": None})
+from megatron_nca.cli.main import main
+raise SystemExit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["preview", "nca:", "--text", "--rules", "1"], 0, "gzip 0."),
+        (["doctor"], 0, "Megatron-Core"),
+        (["bench", "nca:", "--processes", "1", "--seconds", "0.1"], 0, "tokens/s a core"),
+        (["inspect", "nca:"], 2, "pip install 'megatron-nca[megatron]'"),
+        (["plan", "--data-path", "nca:"], 2, "pip install 'megatron-nca[megatron]'"),
+        (["build", "nca:", "--tokens", "1M", "--output", "/tmp/nca"], 2, "pip install 'megatron-nca[megatron]'"),
+    ],
+)
+def test_torch_is_needed_only_where_it_is_used(arguments, code, said):
+    finished = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *arguments], capture_output=True, text=True, check=False)
+    assert finished.returncode == code, finished.stderr
+    assert said in finished.stdout + finished.stderr
+    assert "Traceback" not in finished.stderr
