@@ -1,0 +1,28 @@
+"""The factory that NeMo's command line finds: ``nemo llm pretrain --factory llama3_8b data=nca data.paths='[...]'``."""
+
+from __future__ import annotations
+
+import lightning.pytorch as lightning
+import nemo_run
+
+from megatron_nca.frameworks.nemo import NCADataModule
+
+
+@nemo_run.cli.factory(name="nca")
+def nca(
+    seq_length: int = 8192, global_batch_size: int = 512, micro_batch_size: int = 1
+) -> nemo_run.Config[lightning.LightningDataModule]:
+    """Configure data with ``nca:`` entries; ``paths`` must be given.
+
+    Args:
+        seq_length: Tokens of a sample, the model's.
+        global_batch_size: Samples of a step.
+        micro_batch_size: Samples of a forward pass.
+    """
+    return nemo_run.Config(
+        NCADataModule,
+        paths=["nca:"],
+        seq_length=seq_length,
+        global_batch_size=global_batch_size,
+        micro_batch_size=micro_batch_size,
+    )
