@@ -5,11 +5,12 @@ READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint format bench clean
+.PHONY: test-nemo help demo test lint format bench clean
 
 help:
 	@echo "make demo    NCA-to-text pre-training on Megatron-Core, on a CPU, into out/quickstart"
 	@echo "make test    the tests, Megatron-LM's own loop too where MEGATRON_LM names a checkout"
+	@echo "make test-nemo  NeMo's recipes and its own pre-training, in an environment of its own"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff format and fix"
 	@echo "make bench   the tables of docs/performance.md, measured here"
@@ -27,6 +28,18 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+# NeMo wants another Megatron-Core than the rest, so it has an environment of its own.
+.venv-nemo/.ready: setup.py
+	rm -rf .venv-nemo
+	$(PYTHON) -m venv .venv-nemo
+	.venv-nemo/bin/pip install --quiet --disable-pip-version-check --upgrade pip
+	.venv-nemo/bin/pip install --quiet --disable-pip-version-check "torch==2.13.0"
+	.venv-nemo/bin/pip install --quiet --disable-pip-version-check -e ".[nemo]" "pytest>=8" "pytest-timeout>=2.3" "hypothesis>=6.100"
+	touch $@
+
+test-nemo: .venv-nemo/.ready
+	.venv-nemo/bin/python -m pytest tests/nemo
 
 lint: $(READY)
 	$(BIN)/ruff check .

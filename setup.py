@@ -13,6 +13,8 @@ MEGATRON = ["megatron-core>=0.14,<0.20", "torch>=2.5"]
 CLI = ["matplotlib>=3.8", "pillow>=10.1", "tqdm>=4.66"]
 DEMO = [*MEGATRON, *CLI, "tokenizers>=0.20", "pybind11>=2.13"]
 TEST = [*DEMO, "pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "scipy>=1.11", "psutil>=5.9", "playwright>=1.40"]
+# NeMo 2.7.3 calls Megatron-Core's optimizers with arguments that 0.16 no longer has.
+NEMO = ["nemo-toolkit[nlp,llm]==2.7.3", "nemo-run", "lightning", "megatron-core==0.15.3", "pyarrow<20", "leptonai==0.27.3"]
 LINT = ["ruff==0.17.6", "mypy==2.4.1"]
 
 setup(
@@ -26,6 +28,17 @@ setup(
     package_data={"megatron_nca": ["py.typed"], "megatron_nca.cli": ["*.html"]},
     python_requires=">=3.10",
     install_requires=["numpy>=1.26", "numba>=0.59"],
-    entry_points={"console_scripts": ["megatron-nca=megatron_nca.cli.main:main"]},
-    extras_require={"megatron": MEGATRON, "cli": CLI, "demo": DEMO, "test": TEST, "lint": LINT, "dev": [*TEST, *LINT]},
+    entry_points={
+        "console_scripts": ["megatron-nca=megatron_nca.cli.main:main"],
+        "nemo_run.cli": ["nca=megatron_nca.frameworks.nemo_cli"],
+    },
+    extras_require={
+        "megatron": MEGATRON,
+        "cli": CLI,
+        "demo": DEMO,
+        "test": TEST,
+        "lint": LINT,
+        "nemo": NEMO,
+        "dev": [*TEST, *LINT],
+    },
 )

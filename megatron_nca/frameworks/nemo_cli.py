@@ -8,7 +8,7 @@ import nemo_run
 from megatron_nca.frameworks.nemo import NCADataModule
 
 
-@nemo_run.cli.factory(name="nca")
+@nemo_run.cli.factory(name="nca")  # type: ignore[untyped-decorator]
 def nca(
     seq_length: int = 8192, global_batch_size: int = 512, micro_batch_size: int = 1
 ) -> nemo_run.Config[lightning.LightningDataModule]:

@@ -1,4 +1,4 @@
-"""The learning rate under ``restart`` in NeMo, whose schedulers are torch's and count steps:
+"""The learning rate under ``restart`` in NeMo, whose schedulers are torch's and count steps.
 
     before the switch   step n             peak nca_lr, warm-up over a tenth, decay over the phases
     from the switch on  step n - switch    the recipe's peak and warm-up, decay over max_steps - switch

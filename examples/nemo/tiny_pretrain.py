@@ -1,0 +1,125 @@
+"""A real ``llm.pretrain`` from NCA to text that a CPU finishes in seconds.
+
+    python -m megatron_nca.testing --plain examples/nemo/tiny_pretrain.py FOLDER TEXT [DIE_AFTER_STEP]
+
+TEXT is the prefix of an indexed dataset of bytes. Run again with the same FOLDER, it goes on from the last checkpoint. Given
+DIE_AFTER_STEP, it kills itself there, as a lost node would.
+"""
+
+import os
+import signal
+import sys
+from typing import Any
+
+if "apex.optimizers" in sys.modules:
+    # NeMo asks Apex for more optimizers than the CPU stand-in has; this name is registered and never used here.
+    sys.modules["apex.optimizers"].FusedLAMB = sys.modules["apex.optimizers"].FusedAdam  # type: ignore[attr-defined]
+
+import lightning.pytorch as lightning
+import nemo.lightning as nl
+import torch
+from megatron.core.distributed import DistributedDataParallelConfig
+from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
+from megatron.core.optimizer import OptimizerConfig
+from nemo.collections import llm
+from nemo.lightning.pytorch.optim import CosineAnnealingScheduler, MegatronOptimizerModule
+
+from megatron_nca.frameworks.nemo import NCADataModule
+
+STEPS, SEQUENCE, BATCH = 24, 64, 8
+ENTRY = "nca:tokens=5000,grid=4,colors=3,gzip=none,trajectory=64"
+
+
+class Bytes:
+    """A tokenizer of bytes."""
+
+    vocab_size, eod, eos_id, bos_id, pad_id = 256, 255, 255, 254, 0
+    unique_identifiers = {"class": "Bytes"}  # noqa: RUF012
+
+
+class PrintLosses(lightning.Callback):
+    """Prints every step's loss, and dies where it is told to."""
+
+    def __init__(self, die_after: int | None) -> None:
+        self.die_after = die_after
+
+    def on_train_batch_end(self, trainer: Any, *rest: Any) -> None:
+        """Print in full precision, so that two runs can be compared bit for bit."""
+        print("LOSS", trainer.global_step, float(trainer.callback_metrics["reduced_train_loss"]).hex(), flush=True)
+        if trainer.global_step == self.die_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def layer_spec(config: Any) -> Any:
+    """Return layers without Transformer Engine."""
+    return get_gpt_layer_local_spec()
+
+
+def model() -> llm.GPTModel:
+    """Return a model of two layers."""
+    config = llm.GPTConfig(
+        num_layers=2,
+        hidden_size=64,
+        ffn_hidden_size=128,
+        num_attention_heads=4,
+        seq_length=SEQUENCE,
+        make_vocab_size_divisible_by=64,
+        transformer_layer_spec=layer_spec,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        masked_softmax_fusion=False,
+        bias_activation_fusion=False,
+        bias_dropout_fusion=False,
+        gradient_accumulation_fusion=False,
+        persist_layer_norm=False,
+        apply_rope_fusion=False,
+        deallocate_pipeline_outputs=False,
+    )
+    return llm.GPTModel(config, tokenizer=Bytes())
+
+
+def main(folder: str, text: str, die_after: int | None) -> None:
+    """Pre-train, from the last checkpoint in ``folder`` where there is one."""
+    data = NCADataModule(
+        [ENTRY, text],
+        seq_length=SEQUENCE,
+        micro_batch_size=4,
+        global_batch_size=BATCH,
+        num_workers=0,
+        pin_memory=False,
+        tokenizer=Bytes(),
+        split="90,5,5",
+        index_mapping_dir=f"{folder}/cache",
+    )
+    trainer = nl.Trainer(
+        accelerator="gpu",
+        devices=1,
+        max_steps=STEPS,
+        val_check_interval=5,
+        limit_val_batches=1,
+        limit_test_batches=1,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+        strategy=nl.MegatronStrategy(ckpt_async_save=False, ddp=DistributedDataParallelConfig()),
+        use_distributed_sampler=False,
+        callbacks=[PrintLosses(die_after)],
+        enable_progress_bar=False,
+        logger=False,
+    )
+    adam = OptimizerConfig(optimizer="adam", lr=1e-3, bf16=False, params_dtype=torch.float32, use_distributed_optimizer=False)
+    schedule = CosineAnnealingScheduler(max_steps=STEPS, warmup_steps=2, constant_steps=0, min_lr=1e-4)
+    keep = nl.ModelCheckpoint(
+        every_n_train_steps=5, save_last=True, save_top_k=-1, save_context_on_train_end=False, filename="{step}"
+    )
+    llm.pretrain(
+        model(),
+        data,
+        trainer,
+        log=nl.NeMoLogger(log_dir=folder, name="tiny", ckpt=keep, use_datetime_version=False),
+        resume=nl.AutoResume(resume_if_exists=True, resume_ignore_no_checkpoint=True),
+        optim=MegatronOptimizerModule(adam, schedule),
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else None)

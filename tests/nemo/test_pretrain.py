@@ -1,0 +1,64 @@
+"""NeMo's own ``llm.pretrain`` from NCA to text, on the CPU stand-in."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("nemo", reason="needs NeMo 2.7; make test-nemo brings it")
+
+from megatron_nca.testing.corpus import write_corpus
+
+pytestmark = pytest.mark.slow
+
+PROJECT = Path(__file__).parents[2]
+SWITCH, STEPS = 10, 24
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    documents = [bytes(97 + (7 * start + place * place) % 13 for place in range(400)) for start in range(200)]
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "text", documents)
+
+
+def start(folder, corpus, *die_after):
+    command = [sys.executable, "-m", "megatron_nca.testing", "--plain", PROJECT / "examples/nemo/tiny_pretrain.py"]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*map(str, command), str(folder), str(corpus), *map(str, die_after)],
+        capture_output=True, text=True, env=environment, cwd=folder, timeout=300,
+    )  # fmt: skip
+    lines = [line.split() for line in done.stdout.splitlines() if line.startswith("LOSS")]
+    losses = {int(step): float.fromhex(loss) for _, step, loss in lines}
+    return done, losses
+
+
+@pytest.fixture(scope="module")
+def whole(corpus, tmp_path_factory):
+    done, losses = start(tmp_path_factory.mktemp("whole"), corpus)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done, losses
+
+
+def test_it_crosses_the_switch_at_its_step(whole):
+    done, losses = whole
+    assert "switch to text after 80 samples (5,120 tokens)" in done.stdout
+    assert done.stdout.index(f"LOSS {SWITCH} ") < done.stdout.index("switch to text") < done.stdout.index(f"LOSS {SWITCH + 1} ")
+    assert sorted(losses) == list(range(1, STEPS + 1))
+    assert losses[SWITCH] < losses[1] - 0.2
+    assert losses[STEPS] < losses[SWITCH + 1] - 0.2
+
+
+def test_killed_in_the_phase_and_after_the_switch_it_ends_with_the_same_losses(whole, corpus, tmp_path):
+    """Killed after step 7 it goes on from 5, from which it crosses the switch; killed after 13, from 10 or 11."""
+    seen = {}
+    for stop in (7, 13, None):
+        done, losses = start(tmp_path, corpus, *([stop] if stop else []))
+        assert done.returncode == (-signal.SIGKILL if stop else 0), done.stderr[-3000:]
+        assert not seen or min(losses) > 1
+        seen |= losses
+        assert losses == {step: whole[1][step] for step in losses}
+    assert seen == whole[1]
