@@ -1,0 +1,155 @@
+"""The batch script of examples/slurm on a real two-node cluster: killed, queued again, and the same losses in the end."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from megatron_nca.testing.checkouts import compile_helpers, extension_suffix, find_checkouts
+from megatron_nca.testing.corpus import write_corpus
+from megatron_nca.testing.megatron_lm import CPU_FLAGS, TINY_GPT_FLAGS
+from megatron_nca.testing.training_log import parse_log
+from tests.slurm.cluster import Cluster, why_not
+
+PROJECT = Path(__file__).parents[2]
+SCRIPT = PROJECT / "examples/slurm/megatron_lm.sbatch"
+ENTRY = "nca:tokens=5000,grid=4,colors=3,gzip=none,trajectory=64"
+STEPS, SWITCH = 24, 10
+PARTS = find_checkouts()
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(why_not() is not None, reason=f"a SLURM cluster {why_not()}"),
+    pytest.mark.skipif(not PARTS, reason="needs a checkout of Megatron-LM: set MEGATRON_LM"),
+]
+
+# The first attempt stops to be killed in the NCA phase, the second behind the switch, each two steps after a checkpoint.
+HOLDING_PYTHON = """\
+#!/bin/bash
+case "${{SLURM_RESTART_COUNT:-0}}" in
+    0) export MEGATRON_NCA_HOLD_AT=7 ;;
+    1) export MEGATRON_NCA_HOLD_AT=13 ;;
+esac
+exec {python} "$@"
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    with Cluster(tmp_path_factory.mktemp("slurm")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def checkout():
+    """The version that most launches use, or the only one there is."""
+    chosen = next((part for part in PARTS if part.version[:2] == (0, 16)), PARTS[0])
+    compile_helpers(chosen)
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    documents = [bytes(97 + (7 * start + place * place) % 13 for place in range(400)) for start in range(200)]
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "text", documents)
+
+
+class Job:
+    """One submission of the example script."""
+
+    def __init__(self, cluster, checkout, corpus, folder, python=sys.executable):
+        self.cluster, self.log_path = cluster, folder / "job.log"
+        counted = 255 if checkout.version < (0, 18) else 256
+        tokenizer = ("--tokenizer-type", "NullTokenizer", "--vocab-size", str(counted))
+        flags = [*TINY_GPT_FLAGS, *CPU_FLAGS, *tokenizer, "--data-path", ENTRY, str(corpus), "--train-iters", str(STEPS)]
+        flags += ["--hidden-dropout", "0", "--attention-dropout", "0", "--save-interval", "5", "--ckpt-format", "torch_dist"]
+        (folder / "run.args").write_text("# a tiny model\n" + "\n".join(flags) + "\n")
+        environment = {
+            "MEGATRON_LM": str(checkout.path),
+            "RUN": str(folder / "run"),
+            "ARGUMENTS": str(folder / "run.args"),
+            "PYTHON": str(python),
+            "LAUNCHER": "megatron_nca.testing",
+            "GPUS_PER_NODE": "1",
+            "MARGIN": "2",
+            "HEAD_ADDRESS": "127.0.0.1",
+            "PYTHONPATH": str(PROJECT),
+            "OMP_NUM_THREADS": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+            "MAKEFLAGS": f"LIBEXT={extension_suffix()}",
+        }
+        options = ("--parsable", "--time=20", f"--output={self.log_path}", f"--job-name={folder.name}", f"--chdir={folder}")
+        self.id = cluster("sbatch", *options, str(SCRIPT), environment=environment).strip()
+
+    def text(self):
+        return self.log_path.read_text() if self.log_path.exists() else ""
+
+    def attempts(self):
+        return self.text().split("attempt ")[1:]
+
+    def wait_for(self, attempt, iteration, timeout=240):
+        deadline = time.monotonic() + timeout
+        while len(self.attempts()) <= attempt or f"iteration {iteration:8d}/" not in self.attempts()[attempt]:
+            assert time.monotonic() < deadline, f"attempt {attempt} does not reach {iteration}:\n{self.text()[-4000:]}"
+            time.sleep(0.3)
+
+    def end(self):
+        state = self.cluster.wait_for_end(self.id, 300)
+        assert state == "COMPLETED", self.text()[-4000:]
+        return self
+
+
+def losses(job):
+    found = {}
+    for text in job.attempts():
+        for iteration, loss in parse_log(text, second_is_mean=True).losses.items():
+            assert found.setdefault(iteration, loss) == loss, f"iteration {iteration} gave {found[iteration]}, then {loss}"
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(cluster, checkout, corpus, tmp_path_factory):
+    return Job(cluster, checkout, corpus, tmp_path_factory.mktemp("whole")).end()
+
+
+def test_a_job_runs_on_both_nodes_from_nca_to_text(whole):
+    assert len(whole.attempts()) == 1
+    assert "0 on n[1-2]" in whole.text()
+    assert "switch to text after 80 samples (5,120 tokens)" in whole.text()
+    assert max(losses(whole)) == STEPS
+
+
+def test_rank_0_alone_prints_the_plan(whole):
+    assert whole.text().count("phases end after iterations 10") == 1
+
+
+def test_killed_twice_and_queued_again_it_ends_with_the_same_losses(whole, cluster, checkout, corpus, tmp_path):
+    python = tmp_path / "python"
+    python.write_text(HOLDING_PYTHON.format(python=sys.executable))
+    python.chmod(0o755)
+    job = Job(cluster, checkout, corpus, tmp_path, python)
+    for attempt, iteration in enumerate((7, 13)):
+        job.wait_for(attempt, iteration)
+        cluster("scancel", "--signal=KILL", job.id)
+    job.end()
+    assert [text[0] for text in job.attempts()] == ["0", "1", "2"]
+    first = [min(parse_log(text).losses) for text in job.attempts()]
+    assert first == [1, 6, SWITCH + 1]
+    assert losses(job) == losses(whole)
+
+
+def test_a_complete_run_ends_at_once(whole, cluster, checkout, corpus):
+    """The next link of a chain finds the run complete."""
+    job = Job(cluster, checkout, corpus, whole.log_path.parent)
+    job.end()
+    assert "complete" in job.attempts()[-1]
+    assert not parse_log(job.attempts()[-1]).iterations
+
+
+@pytest.mark.parametrize("script", sorted((PROJECT / "examples/slurm").glob("*.s*")), ids=lambda path: path.name)
+def test_the_scripts_parse(script):
+    done = subprocess.run(["bash", "-n", str(script)], capture_output=True, text=True, env=os.environ.copy())
+    assert done.returncode == 0, done.stderr
