@@ -52,7 +52,7 @@ def other_text(tmp_path_factory):
     return write_text(tmp_path_factory.mktemp("text") / "b", 200, seed=1)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def process_group(tmp_path_factory):
     """A world of one: Megatron's BlendedDataset asks for its rank."""
     import torch

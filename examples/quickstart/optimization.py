@@ -41,7 +41,11 @@ def build_optimizer(model: Any, settings: Settings) -> Any:
         adam_beta2=0.95,
         clip_grad=1.0,
     )
-    return get_megatron_optimizer(config, [model])
+    optimizer = get_megatron_optimizer(config, [model])
+    # Megatron-Core 0.16 tells groups of parameters apart by this mark when it loads a checkpoint, and leaves it unset.
+    for group in optimizer.param_groups:
+        group["is_decoupled_lr"] = group["max_lr"] != settings.lr
+    return optimizer
 
 
 def build_scheduler(optimizer: Any, settings: Settings, course: Course) -> OptimizerParamScheduler:

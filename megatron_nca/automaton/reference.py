@@ -13,6 +13,8 @@ against.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -66,7 +68,8 @@ class ReferenceEngine:
 
     def accepted(self, rules: Indices, attempts: Indices) -> npt.NDArray[np.bool_]:
         """Tell which candidates' complexity lies in the band; bool (batch,)."""
-        return self.search.accepts(encode_patches(self.config, self.probe(rules, attempts)).reshape(len(rules), -1))
+        patches = encode_patches(self.config, self.probe(rules, attempts))
+        return self.search.accepts(patches.reshape(len(rules), math.prod(patches.shape[1:])))
 
     def probe(self, rules: Indices, attempts: Indices) -> States:
         """Roll out the trajectories on which candidates are scored; uint8 (batch, 10, grid, grid)."""

@@ -87,3 +87,11 @@ def test_an_index_out_of_range_is_refused(index):
 def test_no_frames_are_refused():
     with pytest.raises(NCAError, match="at least 1"):
         NCASource(NCAConfig()).grids(0, 0)
+
+
+@pytest.mark.parametrize("engine", ["compiled", "reference"])
+def test_no_candidates_are_no_trouble(engine):
+    nothing = np.zeros(0, dtype=np.int64)
+    source = NCASource(NCAConfig(gzip=(0.5, 1.0)), engine=engine)
+    assert source.engine.accepted(nothing, nothing).shape == (0,)
+    assert source.tokens_batch([], 64).shape == (0, 64)
