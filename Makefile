@@ -5,12 +5,13 @@ READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: test-nemo help demo test lint format bench clean
+.PHONY: test-nemo test-slurm help demo test lint format bench clean
 
 help:
 	@echo "make demo    NCA-to-text pre-training on Megatron-Core, on a CPU, into out/quickstart"
 	@echo "make test    the tests, Megatron-LM's own loop too where MEGATRON_LM names a checkout"
 	@echo "make test-nemo  NeMo's recipes and its own pre-training, in an environment of its own"
+	@echo "make test-slurm the batch script on a two-node cluster made here; needs root, slurm-wlm, munge and MEGATRON_LM"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff format and fix"
 	@echo "make bench   the tables of docs/performance.md, measured here"
@@ -40,6 +41,9 @@ test: $(READY)
 
 test-nemo: .venv-nemo/.ready
 	.venv-nemo/bin/python -m pytest tests/nemo
+
+test-slurm: $(READY)
+	$(BIN)/python -m pytest tests/slurm
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import types
+import typing
 from collections.abc import Sequence
 from typing import Any
 
@@ -104,7 +106,7 @@ class NCADataModule(pre_training.PreTrainingDataModule):
 
     def __init__(
         self,
-        paths: Any,
+        paths: list[str] | dict[str, list[str]],
         nca_reinit: str = "embeddings",
         nca_optimizer: str = "fresh",
         nca_lr_at_switch: str = "restart",
@@ -131,9 +133,15 @@ class NCADataModule(pre_training.PreTrainingDataModule):
 
 def _flat_signature() -> inspect.Signature:
     """Name every argument, as NeMo's checkpoints and NeMo-Run's command line read them off the signature."""
-    ours = list(inspect.signature(NCADataModule.__init__).parameters.values())[:-1]
+    # NeMo-Run's parser reads classes, not their names, and unions only as typing writes them.
+    ours = list(inspect.signature(NCADataModule.__init__, eval_str=True).parameters.values())[:-1]
+    ours = [item.replace(annotation=_as_typing(item.annotation)) for item in ours]
     theirs = inspect.signature(pre_training.PreTrainingDataModule.__init__).parameters.values()
     return inspect.Signature(ours + [item for item in theirs if item.name not in ("self", "paths")])
+
+
+def _as_typing(annotation: Any) -> Any:
+    return typing.Union[typing.get_args(annotation)] if isinstance(annotation, types.UnionType) else annotation
 
 
 NCADataModule.__init__.__signature__ = _flat_signature()  # type: ignore[attr-defined]

@@ -1,7 +1,6 @@
 """The factory that NeMo's command line finds: ``nemo llm pretrain --factory llama3_8b data=nca data.paths='[...]'``."""
 
-from __future__ import annotations
-
+# NeMo-Run finds a factory by the class it is annotated with, so annotations stay classes and do not become strings here.
 import lightning.pytorch as lightning
 import nemo_run
 

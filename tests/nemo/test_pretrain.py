@@ -1,5 +1,6 @@
 """NeMo's own ``llm.pretrain`` from NCA to text, on the CPU stand-in."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -27,13 +28,21 @@ def corpus(tmp_path_factory):
 def start(folder, corpus, *die_after):
     command = [sys.executable, "-m", "megatron_nca.testing", "--plain", PROJECT / "examples/nemo/tiny_pretrain.py"]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*map(str, command), str(folder), str(corpus), *map(str, die_after)],
-        capture_output=True, text=True, env=environment, cwd=folder, timeout=300,
-    )  # fmt: skip
+    output, errors = folder / "output", folder / "errors"
+    with output.open("w") as out, errors.open("w") as err:
+        # What a killed process has started, checkpoint writers for one, goes with its session.
+        process = subprocess.Popen(
+            [*map(str, command), str(folder), str(corpus), *map(str, die_after)],
+            stdout=out, stderr=err, env=environment, cwd=folder, start_new_session=True,
+        )  # fmt: skip
+        try:
+            code = process.wait(300)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    done = subprocess.CompletedProcess(command, code, output.read_text(), errors.read_text())
     lines = [line.split() for line in done.stdout.splitlines() if line.startswith("LOSS")]
-    losses = {int(step): float.fromhex(loss) for _, step, loss in lines}
-    return done, losses
+    return done, {int(step): float.fromhex(loss) for _, step, loss in lines}
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,11 @@ from megatron.core import num_microbatches_calculator as calculator
 from nemo.collections import llm
 from nemo.collections.llm.gpt.data import pre_training
 from nemo.collections.llm.recipes.precision.mixed_precision import bf16_with_fp8_mixed
+from nemo.utils import AppState
 
 from megatron_nca.errors import NCAError
 from megatron_nca.frameworks.nemo import NCACallback, NCADataModule, with_nca
 
-SEED_OF_MEGATRON = 1234
 RECIPES = ["llama3_8b", "llama3_70b", "nemotron3_8b", "nemotron4_15b", "mixtral_8x7b"]
 ENTRY = "nca:tokens=5000"
 SMALL = {"seq_length": 1024, "global_batch_size": 4, "micro_batch_size": 1, "num_workers": 0, "split": "90,5,5"}
@@ -35,6 +35,7 @@ def setup(process_group):
     """Set a data module up as Lightning does for a run of ten steps."""
 
     def set_up(data):
+        AppState().data_parallel_size = 1
         strategy = SimpleNamespace(cluster_environment=SimpleNamespace(global_rank=lambda: 0))
         limits = {"max_steps": 10, "val_check_interval": 5, "limit_val_batches": 1, "limit_test_batches": 1}
         data.trainer = SimpleNamespace(strategy=strategy, callbacks=[], global_step=0, **limits)

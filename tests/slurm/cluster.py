@@ -17,7 +17,7 @@ SlurmctldHost=localhost
 SlurmctldPort={controller}
 SlurmUser=root
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket,cred_expire=3
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
 CredType=cred/munge
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool.%n
@@ -69,7 +69,7 @@ class Cluster:
         self._daemons: list[subprocess.Popen] = []
 
     def __enter__(self) -> "Cluster":
-        # Python's interpreter may have been started with any; munged refuses sockets that others could replace.
+        # munged refuses a socket in a folder that not everybody may enter.
         self.folder.chmod(0o755)
         controller, first, second = _free_ports(3)
         settings = CONFIGURATION.format(folder=self.folder, controller=controller, first=first, second=second)
@@ -77,8 +77,8 @@ class Cluster:
         (self.folder / "state").mkdir()
         (self.folder / "munge.key").write_bytes(os.urandom(1024))
         (self.folder / "munge.key").chmod(0o400)
-        munge = [f"--{kind}={self.folder}/munge.{end}" for kind, end in
-                 [("key-file", "key"), ("socket", "socket"), ("pid-file", "pid"), ("log-file", "log"), ("seed-file", "seed")]]  # fmt: skip
+        kinds = {"key-file": "key", "socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
+        munge = [f"--{kind}={self.folder}/munge.{end}" for kind, end in kinds.items()]
         self._start("munged", "--foreground", "--force", *munge)
         _wait(lambda: (self.folder / "munge.socket").exists(), 30, "munged made no socket")
         self._start("slurmctld", "-D", "-i")
@@ -115,7 +115,9 @@ class Cluster:
 
     def state(self, job: str) -> str:
         """A job's state, such as RUNNING or COMPLETED."""
-        return dict(field.split("=", 1) for field in self("scontrol", "show", "job", "-o", job).split() if "=" in field)["JobState"]
+        return dict(field.split("=", 1) for field in self("scontrol", "show", "job", "-o", job).split() if "=" in field)[
+            "JobState"
+        ]
 
     def wait_for_end(self, job: str, timeout: float) -> str:
         """Wait until a job is neither pending nor running, and return its state."""
@@ -128,7 +130,10 @@ class Cluster:
             path = _program(program)
             assert path is not None
             self._daemons.append(
-                subprocess.Popen([path, *arguments], env=self.environment, stdout=output, stderr=subprocess.STDOUT)
+                # SLURM tells processes of a job by their process group; none of it may be that of the tests.
+                subprocess.Popen(
+                    [path, *arguments], env=self.environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+                )
             )
 
     def _idle(self) -> bool:
@@ -143,7 +148,9 @@ def _wait(condition, timeout: float, problem: str, logs: Path | None = None) -> 
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
-            tails = [f"{log}:\n" + "\n".join(log.read_text().splitlines()[-15:]) for log in (logs.glob("*.log") if logs else [])]
+            tails = [
+                f"{log}:\n" + "\n".join(log.read_text().splitlines()[-15:]) for log in (logs.glob("*.log") if logs else [])
+            ]
             raise TimeoutError(f"{problem} in {timeout:g} s\n" + "\n".join(tails))
         time.sleep(0.3)
 

@@ -60,8 +60,8 @@ def corpus(tmp_path_factory):
 class Job:
     """One submission of the example script."""
 
-    def __init__(self, cluster, checkout, corpus, folder, python=sys.executable):
-        self.cluster, self.log_path = cluster, folder / "job.log"
+    def __init__(self, cluster, checkout, corpus, folder, python=sys.executable, log="job.log"):
+        self.cluster, self.folder, self.log_path = cluster, folder, folder / log
         counted = 255 if checkout.version < (0, 18) else 256
         tokenizer = ("--tokenizer-type", "NullTokenizer", "--vocab-size", str(counted))
         flags = [*TINY_GPT_FLAGS, *CPU_FLAGS, *tokenizer, "--data-path", ENTRY, str(corpus), "--train-iters", str(STEPS)]
@@ -133,7 +133,8 @@ def test_killed_twice_and_queued_again_it_ends_with_the_same_losses(whole, clust
     job = Job(cluster, checkout, corpus, tmp_path, python)
     for attempt, iteration in enumerate((7, 13)):
         job.wait_for(attempt, iteration)
-        cluster("scancel", "--signal=KILL", job.id)
+        # The step: KILL for the job itself would cancel it for good.
+        cluster("scancel", "--signal=KILL", f"{job.id}.0")
     job.end()
     assert [text[0] for text in job.attempts()] == ["0", "1", "2"]
     first = [min(parse_log(text).losses) for text in job.attempts()]
@@ -143,10 +144,9 @@ def test_killed_twice_and_queued_again_it_ends_with_the_same_losses(whole, clust
 
 def test_a_complete_run_ends_at_once(whole, cluster, checkout, corpus):
     """The next link of a chain finds the run complete."""
-    job = Job(cluster, checkout, corpus, whole.log_path.parent)
-    job.end()
-    assert "complete" in job.attempts()[-1]
-    assert not parse_log(job.attempts()[-1]).iterations
+    job = Job(cluster, checkout, corpus, whole.folder, log="again.log").end()
+    assert job.text().splitlines()[-1].startswith("complete since")
+    assert not parse_log(job.text()).iterations
 
 
 @pytest.mark.parametrize("script", sorted((PROJECT / "examples/slurm").glob("*.s*")), ids=lambda path: path.name)
