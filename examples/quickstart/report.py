@@ -59,7 +59,9 @@ def as_table(comparison: Comparison) -> str:
 
 def conclude(comparison: Comparison) -> str:
     """Say what was found, whichever way it went."""
-    return "\n".join([_verdict(comparison), _saving(comparison), "One seed; see examples/quickstart/README.md for several."])
+    return "\n".join(
+        [_verdict(comparison), _saving(comparison), "One seed; examples/quickstart/README.md says what to make of it."]
+    )
 
 
 def _verdict(comparison: Comparison) -> str:

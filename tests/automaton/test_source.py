@@ -94,4 +94,3 @@ def test_no_candidates_are_no_trouble(engine):
     nothing = np.zeros(0, dtype=np.int64)
     source = NCASource(NCAConfig(gzip=(0.5, 1.0)), engine=engine)
     assert source.engine.accepted(nothing, nothing).shape == (0,)
-    assert source.tokens_batch([], 64).shape == (0, 64)
