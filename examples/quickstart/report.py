@@ -59,9 +59,7 @@ def as_table(comparison: Comparison) -> str:
 
 def conclude(comparison: Comparison) -> str:
     """Say what was found, whichever way it went."""
-    return "\n".join(
-        [_verdict(comparison), _saving(comparison), "One seed: see examples/quickstart/README.md."]
-    )
+    return "\n".join([_verdict(comparison), _saving(comparison), "One seed: see examples/quickstart/README.md."])
 
 
 def _verdict(comparison: Comparison) -> str:
