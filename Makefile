@@ -58,6 +58,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.dataset
 	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks.hook
 
 clean:
 	rm -rf $(VENV) out build dist *.egg-info
