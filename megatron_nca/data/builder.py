@@ -57,7 +57,7 @@ def build_datasets(builder: BlendedMegatronDatasetBuilder, build: Build) -> list
     entries = [entry for plan in plans if plan for entry in plan.curriculum.entries]
     check_ranks_agree(fingerprint(entries, builder.config.random_seed))
     _check_entries(entries, builder.config)
-    run.set_plan(plans[Split.train.value])
+    run.set_plan(plans[Split.train.value], builder.config)
     text = _build_text(builder, build, plans)
     if torch.distributed.is_initialized() and not builder.is_built_on_rank():
         return [None] * len(Split)

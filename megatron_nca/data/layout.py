@@ -65,13 +65,29 @@ class SampleLayout:
         Returns:
             float32 (sequence_length,), 0 or 1.
         """
-        token = np.arange(1, self.sequence_length + 1) % self.document_length
-        is_eod = (token == self.document_length - 1) & self.ends_with_eod
-        in_frame = token % config.frame_length
-        is_delimiter = (in_frame == 0) | (in_frame == config.frame_length - 1)
+        token, is_patch = self._labels(config)
         trained = np.ones(self.sequence_length, dtype=bool)
         if loss != "all":
             trained &= token >= config.frame_length
         if loss == "patches":
-            trained &= ~is_delimiter & ~is_eod
+            trained &= is_patch
         return trained.astype(np.float32)
+
+    def frames_seen(self, config: NCAConfig) -> npt.NDArray[np.int64]:
+        """Tell how many whole frames of its trajectory precede each label of a sample.
+
+        Args:
+            config: Gives the length of a frame.
+
+        Returns:
+            int64 (sequence_length,), -1 for a label that is no patch.
+        """
+        token, is_patch = self._labels(config)
+        return np.where(is_patch, token // config.frame_length, -1)
+
+    def _labels(self, config: NCAConfig) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """Return each label's place in its document, and whether it is a patch: no delimiter, no EOD."""
+        token = np.arange(1, self.sequence_length + 1) % self.document_length
+        is_eod = (token == self.document_length - 1) & self.ends_with_eod
+        in_frame = token % config.frame_length
+        return token, (in_frame != 0) & (in_frame != config.frame_length - 1) & ~is_eod

@@ -6,7 +6,7 @@ Megatron-Core keeps its run state in module globals, one run a process; so does 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from megatron_nca.data.curriculum import Plan
 
@@ -51,6 +51,7 @@ class NoFramework:
 
 _framework: Framework = NoFramework()
 _plan: Plan | None = None
+_dataset_config: Any = None
 
 
 def set_framework(framework: Framework | None) -> None:
@@ -69,8 +70,13 @@ def current_plan() -> Plan | None:
     return _plan
 
 
-def set_plan(plan: Plan | None) -> None:
-    """Keep the training plan and hand it to the framework."""
-    global _plan
-    _plan = plan
+def dataset_config() -> Any:
+    """Return Megatron's dataset config of the datasets built last in this process, or None."""
+    return _dataset_config
+
+
+def set_plan(plan: Plan | None, config: Any = None) -> None:
+    """Keep the training plan and the dataset config it was made with, and hand the plan to the framework."""
+    global _plan, _dataset_config
+    _plan, _dataset_config = plan, config
     _framework.planned(plan)

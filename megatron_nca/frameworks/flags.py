@@ -24,11 +24,13 @@ class Flags:
         transition: What happens at the switch.
         override_curriculum: Whether to go on from a checkpoint of another curriculum.
         resume_as: Where a checkpoint without a curriculum stands, or None.
+        valid_batches: Global batches of NCA in every validation: None for no such validation, 0 for as many as of text.
     """
 
     transition: TransitionSettings = field(default_factory=TransitionSettings)
     override_curriculum: bool = False
     resume_as: str | None = None
+    valid_batches: int | None = None
 
     @classmethod
     def read(cls, given: dict[str, Any], args: Any) -> Flags:
@@ -61,7 +63,14 @@ class Flags:
                 "--nca-lr and its like give the NCA phases a schedule of their own; with --nca-lr-at-switch continue there is "
                 "one for the whole run; give one or the other"
             )
-        return cls(settings, given.get("nca_override_curriculum", False), given.get("nca_resume_as"))
+        valid_batches = given.get("nca_valid")
+        if valid_batches is not None and valid_batches < 0:
+            raise NCAError(f"--nca-valid {valid_batches}: is a number of global batches, which must not be negative")
+        if valid_batches is not None and not getattr(args, "eval_iters", None):
+            raise NCAError(
+                "--nca-valid runs beside the validation of text, and --eval-iters is 0; give --eval-iters, or leave it out"
+            )
+        return cls(settings, given.get("nca_override_curriculum", False), given.get("nca_resume_as"), valid_batches)
 
 
 def _check_learning_rate(phase: PhaseLearningRate) -> None:
@@ -87,6 +96,8 @@ def add_flags(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     add("--nca-min-lr", type=float, help="learning rate at the end of the NCA phases (default: --min-lr)")
     add("--nca-lr-warmup-samples", type=int, help="warm-up of the NCA phases (default: a tenth of them)")
     add("--nca-lr-decay-style", choices=DECAY_STYLES, help="decay of the NCA phases (default: --lr-decay-style)")
+    add("--nca-valid", nargs="?", type=int, const=0, metavar="BATCHES", help="evaluate NCA of held-out rules beside every "
+        "validation of text: loss, and accuracy of next frames' cells by frames seen (BATCHES: --eval-iters)")  # fmt: skip
     add("--nca-resume-as", choices=RESUME_CHOICES, help="where a checkpoint that was written without nca: entries stands")
     add("--nca-override-curriculum", action="store_true", help="go on from a checkpoint of another curriculum")
     return parser

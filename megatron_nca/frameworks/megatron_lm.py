@@ -1,8 +1,8 @@
 """Megatron-LM: flags, checkpoint notes, the hook before every step and the scalars of its writers.
 
-Everything hangs on five functions of ``megatron.training`` that have kept their names and first arguments from 0.14 to 0.19:
-``add_megatron_arguments``, ``validate_args``, ``check_checkpoint_args``, ``train_step`` and ``get_args``. Without an ``nca:``
-entry each of them does what it always did.
+Everything hangs on six functions of ``megatron.training`` that have kept their names and first arguments from 0.14 to 0.19:
+``add_megatron_arguments``, ``validate_args``, ``check_checkpoint_args``, ``train_step``, ``evaluate_and_print_results`` and
+``get_args``. Without an ``nca:`` entry each of them does what it always did.
 """
 
 from __future__ import annotations
@@ -14,10 +14,14 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from megatron.core import parallel_state
+from megatron.core.num_microbatches_calculator import get_current_running_global_batch_size
+
 from megatron_nca.data import run
 from megatron_nca.data.curriculum import Plan, mentions_nca, read_blend
 from megatron_nca.errors import CurriculumError, EnvironmentMismatchError
 from megatron_nca.frameworks.flags import Flags, add_flags, take_flags
+from megatron_nca.frameworks.source_losses import MicroBatches, SourceLosses
 from megatron_nca.training import Transition
 from megatron_nca.training.notes import Note, check_note, ended_phases, make_note
 
@@ -49,6 +53,7 @@ def install() -> MegatronLM:
     _wrap("megatron.training.arguments", "validate_args", adapter.around_validate)
     _wrap("megatron.training.checkpointing", "check_checkpoint_args", adapter.around_check_checkpoint)
     _wrap("megatron.training.training", "train_step", adapter.around_train_step)
+    _wrap("megatron.training.training", "evaluate_and_print_results", adapter.around_evaluate)
     training.train_step.__nca_adapter__ = adapter
     return adapter
 
@@ -78,6 +83,7 @@ class MegatronLM:
     def __init__(self) -> None:
         self.flags = Flags()
         self.transition: Transition | None = None
+        self.source_losses: SourceLosses | None = None
         self.loaded: tuple[Note | None] | None = None
         self._args: Any = None
 
@@ -103,6 +109,7 @@ class MegatronLM:
         setattr(args, NOTE, make_note(plan, args.seed, bool(done)))
         self.transition = Transition(plan, self.flags.transition, args.seed, report=_print_rank_0)
         self.transition.done = done
+        self.source_losses = None if _replays_its_steps(args) else SourceLosses(plan)
         if first:
             _print_rank_0(f"megatron-nca: {plan.describe()}{_iterations(plan)}")
 
@@ -175,29 +182,70 @@ class MegatronLM:
             args = self._args
             if transition.before_step(args.consumed_train_samples, model, optimizer, scheduler):
                 getattr(args, NOTE)["transition_done"] = True
-            outcome = original(forward_step, data, model, optimizer, scheduler, *rest, **keywords)
-            if (args.curr_iteration + 1) % args.tensorboard_log_interval == 0:
-                self._write_scalars(transition.plan)
+            outcome = original(self._watch(forward_step), data, model, optimizer, scheduler, *rest, **keywords)
+            iteration = args.curr_iteration + 1
+            if iteration % args.tensorboard_log_interval == 0:
+                batch = get_current_running_global_batch_size()
+                _write_scalars(progress(transition.plan, args.consumed_train_samples, batch), iteration)
+            if self.source_losses is not None and iteration % args.log_interval == 0:
+                self._report_losses(iteration)
             return outcome
 
         return train_step
 
-    def _write_scalars(self, plan: Plan) -> None:
-        from megatron.core.num_microbatches_calculator import get_current_running_global_batch_size
-        from megatron.training.global_vars import get_tensorboard_writer, get_wandb_writer
+    def _watch(self, forward_step: Any) -> Any:
+        """Return the forward step, watched if this step mixes NCA and text."""
+        args, batch = self._args, get_current_running_global_batch_size()
+        if self.source_losses is None or not self.source_losses.covers(args.consumed_train_samples, batch):
+            return forward_step
+        rank, ranks = parallel_state.get_data_parallel_rank(), parallel_state.get_data_parallel_world_size()
+        size = args.micro_batch_size
+        step = MicroBatches(args.consumed_train_samples, size, rank, ranks, batch // (size * ranks))
+        return self.source_losses.watch(forward_step, step)
 
-        tensorboard, wandb = get_tensorboard_writer(), get_wandb_writer()
-        if tensorboard is None and not wandb:
-            return
+    def _report_losses(self, iteration: int) -> None:
+        assert self.source_losses is not None
+        losses = self.source_losses.report()
+        if losses:
+            each = " | ".join(f"{name.split('/')[0]} loss: {loss:.6E}" for name, loss in losses.items())
+            _print_rank_last(f"megatron-nca: iteration {iteration} | {each}")
+            _write_scalars(losses, iteration)
+
+    def around_evaluate(self, original: Any) -> Any:
+        """Evaluate NCA after every validation of text, where that was asked for."""
+
+        def evaluate_and_print_results(
+            prefix: str, forward_step: Any, data: Any, model: Any, iteration: int, *rest: Any, **keywords: Any
+        ) -> Any:
+            outcome = original(prefix, forward_step, data, model, iteration, *rest, **keywords)
+            if self.transition is not None and self.flags.valid_batches is not None and "test set" not in prefix:
+                self._validate(model, iteration)
+            return outcome
+
+        return evaluate_and_print_results
+
+    def _validate(self, model: Any, iteration: int) -> None:
+        from megatron_nca.frameworks.nca_validation import validate
+
+        assert self.transition is not None
         args = self._args
-        batch = get_current_running_global_batch_size()
-        scalars = progress(plan, args.consumed_train_samples, batch)
-        iteration = args.curr_iteration + 1
+        text_batches = max(args.eval_iters) if isinstance(args.eval_iters, list) else args.eval_iters
+        results = validate(self.transition.plan, model, args, self.flags.valid_batches or text_batches)
+        for number, result in enumerate(results, 1):
+            _print_rank_last(f"megatron-nca: validation at iteration {iteration} | {result.describe()}")
+            _write_scalars(result.scalars(f"/{number}" if len(results) > 1 else ""), iteration)
+
+
+def _write_scalars(scalars: dict[str, float], iteration: int) -> None:
+    """Write through Megatron's own writers, which only one rank has."""
+    from megatron.training.global_vars import get_tensorboard_writer, get_wandb_writer
+
+    tensorboard, wandb = get_tensorboard_writer(), get_wandb_writer()
+    if tensorboard is not None:
         for name, value in scalars.items():
-            if tensorboard is not None:
-                tensorboard.add_scalar(name, value, iteration)
-        if wandb:
-            wandb.log(scalars, iteration)
+            tensorboard.add_scalar(name, value, iteration)
+    if wandb:
+        wandb.log(scalars, iteration)
 
 
 def progress(plan: Plan, consumed_samples: int, batch: int) -> dict[str, float]:
@@ -260,3 +308,16 @@ def _print_rank_0(message: str) -> None:
     from megatron.training.utils import print_rank_0
 
     print_rank_0(message)
+
+
+def _print_rank_last(message: str) -> None:
+    from megatron.training.utils import print_rank_last
+
+    print_rank_last(message)
+
+
+def _replays_its_steps(args: Any) -> bool:
+    """Tell whether a CUDA graph replays whole steps, so that no Python runs in them."""
+    scopes = getattr(args, "cuda_graph_scope", None) or ()
+    names = [str(scope) for scope in scopes] if isinstance(scopes, (list, tuple)) else [str(scopes)]
+    return getattr(args, "cuda_graph_impl", None) == "full_iteration" or any("full_iteration" in name for name in names)
