@@ -1,30 +1,21 @@
-"""New weights for parts of a model, the same under every parallel layout.
+"""New weights for parts of a model, in place and the same under every parallel layout.
 
-A weight is a pure function of (seed, name, place): its name is that of the layer, counted over all pipeline stages, and each
-rank draws the rows or slices it holds. So tensor, pipeline and data parallel ranks agree without speaking to each other, and
-tied embeddings stay tied.
+Each rank draws the rows or slices it holds of a weight that depends on seed, name and place alone (see ``weights``). So
+tensor, pipeline and data parallel ranks agree without speaking to each other, and tied embeddings stay tied.
 """
 
 from __future__ import annotations
 
-import functools
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from megatron_nca.errors import NCAError
+from megatron_nca.training import weights
 from megatron_nca.training.settings import PARTS as PARTS
-
-ROW_BLOCK = 1024
-"""Rows of an embedding that one seed draws; a rank never holds more than its own rows and two such blocks."""
-
-SCALED_OUTPUTS = ("linear_proj", "linear_fc2")
-"""Layers that Megatron initialises with ``output_layer_init_method``."""
-
-Initializer = Callable[[torch.Tensor], Any]
+from megatron_nca.training.weights import OUTPUT_LAYER, WORD_EMBEDDINGS, Initializer
 
 
 @dataclass(frozen=True)
@@ -35,11 +26,13 @@ class Target:
         name: Of the weight, the same on every rank that holds a part or a copy of it.
         parameter: The local tensor.
         initializer: Megatron's init method for it.
+        stride: Into how many pieces a tensor-parallel rank's part is cut.
     """
 
     name: str
     parameter: torch.nn.Parameter
     initializer: Initializer
+    stride: int = 1
 
 
 def check(model: Sequence[Any], parts: Sequence[str]) -> None:
@@ -94,16 +87,15 @@ def _embedding_targets(chunk: torch.nn.Module) -> Iterator[Target]:
         embedding: Any = getattr(module, "word_embeddings", None)
         weight: Any = embedding.weight if isinstance(embedding, torch.nn.Module) else None
         if weight is not None:
-            yield Target("word_embeddings", weight, config.embedding_init_method)
+            yield Target(WORD_EMBEDDINGS, weight, config.embedding_init_method)
         output: Any = getattr(module, "output_layer", None)
         if getattr(output, "weight", None) is None:
             continue
         if getattr(module, "share_embeddings_and_output_weights", False):
             # The last pipeline stage's copy of the tied embedding.
-            yield Target("word_embeddings", output.weight, config.embedding_init_method)
+            yield Target(WORD_EMBEDDINGS, output.weight, config.embedding_init_method)
         else:
-            scaled = getattr(config, "use_mup", False)
-            yield Target("output_layer", output.weight, config.embedding_init_method if scaled else config.init_method)
+            yield Target(OUTPUT_LAYER, output.weight, weights.output_initializer(config))
 
 
 def _layer_targets(chunk: torch.nn.Module, parts: Sequence[str]) -> Iterator[Target]:
@@ -111,10 +103,10 @@ def _layer_targets(chunk: torch.nn.Module, parts: Sequence[str]) -> Iterator[Tar
         if not (hasattr(module, "layer_number") and hasattr(module, "self_attention") and hasattr(module, "mlp")):
             continue
         for name, parameter in module.named_parameters():
-            part = _part_of(name)
-            if part in parts:
-                full_name = f"layers.{module.layer_number}.{name}"
-                yield Target(full_name, parameter, _initializer(name, parameter, module.config))
+            if weights.part_of(name) in parts:
+                full_name = weights.layer_name(module.layer_number, name)
+                initializer = weights.layer_initializer(name, parameter.ndim, module.config)
+                yield Target(full_name, parameter, initializer, _stride(name, parameter, module.config))
     if "norms" in parts:
         yield from _final_norm_targets(chunk)
 
@@ -124,83 +116,28 @@ def _final_norm_targets(chunk: torch.nn.Module) -> Iterator[Target]:
         norm = getattr(module, "final_layernorm", None)
         if isinstance(norm, torch.nn.Module):
             for name, parameter in norm.named_parameters():
-                yield Target(f"final_layernorm.{name}", parameter, _norm_initializer(name, module.config))
+                yield Target(f"final_layernorm.{name}", parameter, weights.norm_initializer(name, module.config))
 
 
-def _part_of(name: str) -> str | None:
-    """Tell which part a layer's parameter belongs to; a norm fused into a linear layer is a norm."""
-    if "norm" in name:
-        return "norms"
-    if name.startswith(("self_attention.", "cross_attention.")):
-        return "attention"
-    return "mlp" if name.startswith("mlp.") else None
-
-
-def _initializer(name: str, parameter: torch.Tensor, config: Any) -> Initializer:
-    if "norm" in name:
-        return _norm_initializer(name, config)
-    if parameter.ndim == 1:
-        return torch.nn.init.zeros_
-    scaled = any(layer in name for layer in SCALED_OUTPUTS)
-    return config.output_layer_init_method if scaled else config.init_method
-
-
-def _norm_initializer(name: str, config: Any) -> Initializer:
-    centred_at_zero = name.endswith("bias") or getattr(config, "layernorm_zero_centered_gamma", False)
-    return torch.nn.init.zeros_ if centred_at_zero else torch.nn.init.ones_
+def _stride(name: str, parameter: torch.Tensor, config: Any) -> int:
+    """Return 2 for gate and up of a gated layer, which Megatron before 0.16 does not say of the parameter."""
+    gated = "linear_fc1" in name and getattr(config, "gated_linear_unit", False)
+    return 2 if gated else getattr(parameter, "partition_stride", 1)
 
 
 def _draw(target: Target, seed: int) -> torch.Tensor:
-    """Draw what this rank holds of a weight; float32 on the CPU, where the generator is the same on every machine."""
+    """Draw what this rank holds of a weight."""
     parameter = target.parameter
     dim = getattr(parameter, "partition_dim", 0) if getattr(parameter, "tensor_model_parallel", False) else None
     rank, size = _tensor_parallel() if dim is not None else (0, 1)
-    if parameter.ndim == 2 and dim in (None, 0) and _is_elementwise(target.initializer) and _is_embedding(target.name):
-        return _draw_rows(target, seed, rank * parameter.shape[0])
     shape = list(parameter.shape)
     if dim is not None:
         shape[dim] *= size
-    whole = _draw_tensor(target.initializer, shape, seed, target.name)
-    if dim is None:
-        return whole
-    return _shard(whole, dim, rank, size, getattr(parameter, "partition_stride", 1))
-
-
-def _draw_rows(target: Target, seed: int, first: int) -> torch.Tensor:
-    """Draw rows ``first`` onwards of an embedding, block by block, so that no rank needs all of it."""
-    rows, width = target.parameter.shape
-    drawn = torch.empty(rows, width)
-    for block in range(first // ROW_BLOCK, -(-(first + rows) // ROW_BLOCK)):
-        values = _draw_tensor(target.initializer, [ROW_BLOCK, width], seed, f"{target.name}.{block}")
-        begin, end = max(block * ROW_BLOCK, first), min((block + 1) * ROW_BLOCK, first + rows)
-        drawn[begin - first : end - first] = values[begin - block * ROW_BLOCK : end - block * ROW_BLOCK]
-    return drawn
-
-
-def _draw_tensor(initializer: Initializer, shape: list[int], seed: int, name: str) -> torch.Tensor:
-    digest = hashlib.sha256(f"megatron-nca|{seed}|{name}".encode()).digest()
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(int.from_bytes(digest[:7], "little"))
-        tensor = torch.empty(*shape, dtype=torch.float32, device="cpu")
-        with torch.no_grad():
-            initializer(tensor)
-        return tensor
-
-
-def _shard(whole: torch.Tensor, dim: int, rank: int, size: int, stride: int) -> torch.Tensor:
-    """Take a rank's slices of a weight that is cut into ``size * stride`` pieces, as Megatron lays out gated layers."""
-    pieces = torch.split(whole, whole.shape[dim] // (size * stride), dim=dim)
-    return torch.cat(pieces[rank::size], dim=dim)
-
-
-def _is_embedding(name: str) -> bool:
-    return name in ("word_embeddings", "output_layer")
-
-
-def _is_elementwise(initializer: Initializer) -> bool:
-    """Whether the values do not depend on the tensor's shape, as those of Xavier's scheme do."""
-    inner = initializer.func if isinstance(initializer, functools.partial) else initializer
-    return inner in (torch.nn.init.normal_, torch.nn.init.trunc_normal_, torch.nn.init.zeros_)
+    if target.name in (WORD_EMBEDDINGS, OUTPUT_LAYER) and dim in (None, 0):
+        rows = parameter.shape[0]
+        return weights.draw_rows(target.name, target.initializer, shape, seed, rank * rows, rows)
+    whole = weights.draw(target.name, target.initializer, shape, seed)
+    return whole if dim is None else weights.shard(whole, dim, rank, size, target.stride)
 
 
 def _tensor_parallel() -> tuple[int, int]:
