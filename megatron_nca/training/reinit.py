@@ -99,7 +99,8 @@ def _embedding_targets(chunk: torch.nn.Module) -> Iterator[Target]:
 
 
 def _layer_targets(chunk: torch.nn.Module, parts: Sequence[str]) -> Iterator[Target]:
-    for module in chunk.modules():
+    modules: Iterator[Any] = chunk.modules()
+    for module in modules:
         if not (hasattr(module, "layer_number") and hasattr(module, "self_attention") and hasattr(module, "mlp")):
             continue
         for name, parameter in module.named_parameters():
