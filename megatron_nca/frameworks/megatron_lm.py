@@ -23,10 +23,7 @@ from megatron_nca.errors import CurriculumError, EnvironmentMismatchError
 from megatron_nca.frameworks.flags import Flags, add_flags, take_flags
 from megatron_nca.frameworks.source_losses import MicroBatches, SourceLosses
 from megatron_nca.training import Transition
-from megatron_nca.training.notes import Note, check_note, ended_phases, make_note
-
-NOTE = "nca_curriculum"
-"""Attribute of Megatron's ``args``, which every checkpoint holds."""
+from megatron_nca.training.notes import NOTE, Note, check_note, ended_phases, make_note
 
 
 def available() -> bool:

@@ -13,6 +13,9 @@ from megatron_nca.data.curriculum import Plan
 from megatron_nca.data.entry import NCAEntry
 from megatron_nca.errors import CurriculumError
 
+NOTE = "nca_curriculum"
+"""Under which name a framework's checkpoint keeps the note; in Megatron-LM an attribute of ``args``."""
+
 NOTE_VERSION = 1
 
 Note = dict[str, Any]

@@ -1,0 +1,78 @@
+"""``megatron-nca transfer``: the checkpoint of an NCA run becomes the start of a text run."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from megatron_nca.cli.common import OK, add_command, need, print_json, progress, whole
+from megatron_nca.training.settings import PARTS, TransitionSettings
+
+EXAMPLES = """  megatron-nca transfer --load /checkpoints/nca --save /checkpoints/start
+  megatron-nca transfer --load /checkpoints/nca --save /checkpoints/start --padded-vocab-size 128256
+  megatron-nca transfer --load /checkpoints/nca --save /checkpoints/start --reinit embeddings,norms --ckpt-step 2000
+
+A text run starts from it with --pretrained-checkpoint /checkpoints/start, or --finetune --load /checkpoints/start."""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add the subcommand."""
+    parser = add_command(
+        subparsers, "transfer", run, "make the start of a text run of an NCA run's Megatron-LM checkpoint", EXAMPLES
+    )
+    parser.add_argument("--load", type=Path, required=True, metavar="DIR", help="what the NCA run was given as --save")
+    parser.add_argument("--save", type=Path, required=True, metavar="DIR", help="the new checkpoint; must not exist")
+    parser.add_argument("--ckpt-step", type=whole(1), metavar="N", help="iteration to take (default: the latest)")
+    parser.add_argument(
+        "--reinit",
+        default="embeddings",
+        metavar="PARTS",
+        help=f"drawn anew: none, or any of {','.join(PARTS)}, separated by commas, as --nca-reinit (default: embeddings)",
+    )
+    parser.add_argument(
+        "--padded-vocab-size", type=whole(1), metavar="N", help="of the text run's tokenizer (default: the checkpoint's)"
+    )
+    parser.add_argument("--seed", type=whole(0), help="of the new weights (default: the checkpoint's --seed)")
+    parser.add_argument(
+        "--init-method-std", type=_deviation, metavar="STD", help="of the new weights (default: the checkpoint's)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the new checkpoint and tell what is in it."""
+    parts = () if args.reinit == "none" else tuple(part.strip() for part in args.reinit.split(","))
+    TransitionSettings(reinit=parts)
+    need("torch", extra="megatron")
+    from megatron_nca.checkpoints.transfer import Wish, transfer
+
+    @contextmanager
+    def watch(total: int) -> Iterator:
+        with progress("transfer", total, "B", shown=not args.json) as advance:
+            yield advance
+
+    wish = Wish(parts, args.seed, args.padded_vocab_size, args.init_method_std)
+    done = transfer(args.load, args.save, wish, watch, args.ckpt_step)
+    described = {"load": str(args.load), "save": str(args.save), "reinit": list(parts), **vars(done)}
+    if args.json:
+        print_json(described)
+        return OK
+    print(f"{args.load}: {done.format}, iteration {done.iteration:,}, {done.consumed_samples:,} samples")
+    for name, shape in done.renewed.items():
+        print(f"new: {name} ({', '.join(map(str, shape))})")
+    print(f"FP8 scaling state cleared in {done.scaling_states} modules; no optimizer, random or learning-rate state kept")
+    if done.crossed:
+        print("note: this run had already gone over to text; its embeddings were the text's")
+    print(f"start the text with --pretrained-checkpoint {args.save}, or with --finetune --load {args.save}")
+    return OK
+
+
+def _deviation(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is no number, such as 0.02") from None
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} must be a finite number above 0")
+    return value
