@@ -6,16 +6,20 @@ A command takes them itself, or finds them in a whole command line; there it pas
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 from megatron_nca.cli.common import UsageError, whole
+from megatron_nca.cli.tokenizer import add_tokenizer_of_launch
 from megatron_nca.data.batches import BatchBoundaries
 from megatron_nca.data.curriculum import Blend
 
 DECAY_STYLES = ("constant", "linear", "cosine", "inverse-square-root", "WSD")
 WSD_STYLES = ("exponential", "linear", "cosine", "minus_sqrt")
+SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True)
@@ -24,13 +28,16 @@ class Launch:
 
     Attributes:
         args: The known arguments.
-        blend: The training data path, as Megatron splits it.
+        blends: The data path of train, valid and test, as Megatron splits it; None where a split has none. With one data
+            path for all splits, every one of them is that path.
+        per_split: Whether the splits have data paths of their own.
         samples: Training samples.
         boundaries: Where global batches begin.
     """
 
     args: argparse.Namespace
-    blend: Blend
+    blends: tuple[Blend | None, ...]
+    per_split: bool
     samples: int
     boundaries: BatchBoundaries
 
@@ -46,7 +53,11 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
 
     data = parser.add_argument_group("the run, as in Megatron-LM")
     data.add_argument("--data-path", nargs="+", metavar="PART", help="datasets, with or without weights")
-    data.add_argument("--train-data-path", nargs="+", metavar="PART", help="in place of --data-path: of the training split")
+    for split in SPLITS:
+        data.add_argument(f"--{split}-data-path", nargs="+", metavar="PART", help=f"datasets of the {split} split alone")
+    data.add_argument("--data-args-path", metavar="FILE", help="a file that holds what --data-path would")
+    data.add_argument("--per-split-data-args-path", metavar="FILE", help="a JSON file with keys train, valid and test")
+    data.add_argument("--multiple-validation-sets", action="store_true", help="validation sets are read one by one")
     data.add_argument("--seq-length", type=whole(1), help="tokens of a sample")
     data.add_argument("--global-batch-size", type=whole(1), help="samples of a step")
     data.add_argument("--rampup-batch-size", nargs="+", type=whole(1), metavar="N", help="start, increment, samples")
@@ -77,25 +88,69 @@ def read_launch(own: argparse.Namespace, words: Sequence[str]) -> Launch:
     if words:
         parser = _Parser(add_help=False, allow_abbrev=False)
         add_launch_arguments(parser)
+        add_tokenizer_of_launch(parser)
         args, _ = parser.parse_known_args(list(words))
     for flag in ("seq_length", "global_batch_size"):
         if getattr(args, flag) is None:
             raise UsageError(f"--{flag.replace('_', '-')} is missing; a plan needs it")
     if (args.train_samples is None) == (args.train_iters is None):
         raise UsageError("give the length of the run once: --train-samples, or --train-iters")
-    path = args.train_data_path or args.data_path
-    if not path:
-        raise UsageError("--data-path is missing, as in --data-path nca:tokens=164M /data/text_document")
+    paths, per_split = _data_paths(args)
     if args.rampup_batch_size and args.train_samples is None:
         raise UsageError("--rampup-batch-size needs --train-samples: with growing batches iterations do not tell the samples")
     samples = args.train_samples or args.train_iters * args.global_batch_size
-    return Launch(args, _blend(path), samples, _boundaries(args))
+    return Launch(args, tuple(_blend(path) for path in paths), per_split, samples, _boundaries(args))
 
 
-def _blend(path: list[str]) -> Blend:
+def _data_paths(args: argparse.Namespace) -> tuple[list[list[str] | None], bool]:
+    """Return the words of each split's data path, and whether the splits have paths of their own."""
+    own = [getattr(args, f"{split}_data_path") for split in SPLITS]
+    given = {
+        "--data-path": args.data_path,
+        "--data-args-path": args.data_args_path,
+        "--per-split-data-args-path": args.per_split_data_args_path,
+        "--train-data-path and its like": next(filter(None, own), None),
+    }
+    names = [name for name, value in given.items() if value]
+    if not names:
+        raise UsageError("--data-path is missing, as in --data-path nca:tokens=164M /data/text_document")
+    if len(names) > 1:
+        raise UsageError(f"the data are given by {' and by '.join(names)}; Megatron-LM reads one of them, give one")
+    paths, per_split = own, True
+    if args.per_split_data_args_path:
+        paths = _per_split_file(args.per_split_data_args_path)
+    elif args.data_path or args.data_args_path:
+        paths, per_split = [args.data_path or _read(args.data_args_path, "--data-args-path").split()] * len(SPLITS), False
+    if not paths[0]:
+        raise UsageError(f"{names[0]}: has nothing for the train split; a plan needs it")
+    return paths, per_split
+
+
+def _per_split_file(name: str) -> list[list[str] | None]:
+    flag = "--per-split-data-args-path"
+    try:
+        found = json.loads(_read(name, flag))
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{flag} {name}: is no JSON ({error})") from None
+    if not isinstance(found, dict) or set(SPLITS) - found.keys():
+        raise UsageError(f"{flag} {name}: must be an object with the keys {', '.join(SPLITS)}, null or empty for no data")
+    parts = [value.split() if isinstance(value, str) else value for value in (found[split] for split in SPLITS)]
+    if not all(part is None or (isinstance(part, list) and all(isinstance(word, str) for word in part)) for part in parts):
+        raise UsageError(f"{flag} {name}: each split must be a string, or a list of strings")
+    return parts
+
+
+def _read(name: str, flag: str) -> str:
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{flag} {name}: cannot be read ({error})") from None
+
+
+def _blend(path: list[str] | None) -> Blend | None:
     from megatron.core.datasets.utils import get_blend_from_list
 
-    blend: Blend = get_blend_from_list(path)
+    blend: Blend | None = get_blend_from_list(path) if path else None
     return blend
 
 

@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from megatron_nca.cli.common import FINDING, OK, UsageError, add_command, need, print_json, table, whole
-from megatron_nca.cli.launch import Launch, add_launch_arguments, read_launch
+from megatron_nca.cli.launch import SPLITS, Launch, add_launch_arguments, read_launch
 from megatron_nca.cli.speed import tokens_a_core
-from megatron_nca.cli.tokenizer import add_tokenizer_arguments, read_vocabulary
-from megatron_nca.data.curriculum import Plan, plan_training, read_blend
+from megatron_nca.cli.tokenizer import add_tokenizer_arguments, read_vocabulary_of
+from megatron_nca.data.curriculum import Blend, Curriculum, Plan, plan_training, read_blend
 from megatron_nca.errors import NCAError
 
 EXAMPLES = """  megatron-nca plan --data-path nca:tokens=164M /data/owt_text_document --seq-length 1024 \\
       --global-batch-size 512 --train-iters 20000 --lr 5e-4 --lr-warmup-fraction 0.01 --nca-lr 1e-4 --output plan.png
   megatron-nca plan --tokens-per-second 2M -- torchrun --nproc-per-node 8 -m megatron_nca pretrain_gpt.py --data-path ...
 
-Everything after -- is a launch as you would type it; what the plan does not depend on is passed over.
+Everything after -- is a launch as you would type it; what the plan does not depend on is passed over. The data may be given
+as Megatron-LM takes them: --data-path, --train-data-path and its like, --data-args-path, --per-split-data-args-path.
 Exit code 1: the launch would be refused, or would not train as its entries say."""
 
 POINTS = 400
@@ -68,9 +69,12 @@ def _describe(launch: Launch, args: argparse.Namespace) -> tuple[Plan, dict[str,
     if launch.args.dataloader_type not in (None, "single"):
         raise NCAError(f"--dataloader-type {launch.args.dataloader_type}: nca: entries need single, which reads in order")
     length = launch.args.seq_length
-    plan = plan_training(read_blend(launch.blend), length, launch.samples, launch.boundaries)
-    for entry in plan.curriculum.entries:
-        token_ids(entry, read_vocabulary(args))
+    train, *held_out = (_curriculum(launch, split, blend) for split, blend in zip(SPLITS, launch.blends, strict=True))
+    assert train is not None
+    plan = plan_training(train, length, launch.samples, launch.boundaries)
+    vocabulary, told_by = read_vocabulary_of(args, launch.args)
+    for entry in {entry.text: entry for part in (train, *held_out) if part for entry in part.entries}.values():
+        token_ids(entry, vocabulary)
         check_band(entry)
     positions = [launch.samples * point // POINTS for point in range(POINTS)]
     described: dict[str, Any] = {
@@ -79,8 +83,10 @@ def _describe(launch: Launch, args: argparse.Namespace) -> tuple[Plan, dict[str,
         "tokens": launch.samples * length,
         "iterations": launch.boundaries.batches_until(launch.boundaries.round_up(launch.samples)),
         "sequence_length": length,
+        "vocabulary": {"size": vocabulary.vocab_size, "from": told_by},
         "phases": list(_parts(plan, launch)),
         "sources": _sources(plan),
+        "held_out": {split: _names(part) for split, part in zip(SPLITS[1:], held_out, strict=True)},
         "positions": positions,
         "shares": _shares(plan, positions),
         "learning_rate": _rates(launch, plan, positions),
@@ -89,6 +95,20 @@ def _describe(launch: Launch, args: argparse.Namespace) -> tuple[Plan, dict[str,
     if args.tokens_per_second:
         described["generators"] = _generators(plan, args.tokens_per_second)
     return plan, described
+
+
+def _curriculum(launch: Launch, split: str, blend: Blend | None) -> Curriculum | None:
+    """Read a split's blend as the dataset builder will; validation and test hold the final blend only."""
+    if blend is None:
+        return None
+    one_by_one = launch.args.multiple_validation_sets and launch.per_split and split == "valid"
+    curriculum = read_blend(blend, mixed=not one_by_one)
+    return curriculum if split == "train" else curriculum.final()
+
+
+def _names(curriculum: Curriculum | None) -> list[str]:
+    """Name what a split holds, NCA first."""
+    return [] if curriculum is None else [*(entry.text for entry in curriculum.entries), *curriculum.text]
 
 
 def _parts(plan: Plan, launch: Launch) -> Iterator[dict[str, Any]]:
@@ -161,6 +181,11 @@ def _lines(described: dict[str, Any]) -> Iterator[str]:
     yield ""
     rows = [[one["source"], f"{one['tokens']:,}", f"{one['samples']:,}", f"{one['share']:.2%}"] for one in described["sources"]]
     yield from table(["source", "tokens", "samples", "share"], rows)
+    yield ""
+    for split, names in described["held_out"].items():
+        yield f"{split}: {' + '.join(names) or 'nothing'}"
+    vocabulary = described["vocabulary"]
+    yield f"vocabulary: {vocabulary['size']:,} ids ({vocabulary['from']})"
     yield from _rate_lines(described)
     for one in described.get("generators", ()):
         rate, cores = one["tokens_a_second_a_core"], one["cores"]

@@ -62,6 +62,41 @@ def read_vocabulary(args: argparse.Namespace) -> Vocabulary:
     return _checked(size, size - 1 if args.eod is None else args.eod, special)
 
 
+def add_tokenizer_of_launch(parser: argparse.ArgumentParser) -> None:
+    """Add Megatron-LM's own arguments that tell about the tokenizer, to read a whole command line."""
+    for name in ("--tokenizer-type", "--tokenizer-model"):
+        parser.add_argument(name)
+    parser.add_argument("--vocab-size", type=whole(1))
+
+
+def read_vocabulary_of(own: argparse.Namespace, launch: argparse.Namespace) -> tuple[Vocabulary, str]:
+    """Make the vocabulary of a command's own arguments or, where they say nothing, of a launch's.
+
+    Args:
+        own: With ``add_tokenizer_arguments``.
+        launch: With ``add_tokenizer_of_launch``, or ``own`` again.
+
+    Returns:
+        The vocabulary, and where it comes from, for people.
+
+    Raises:
+        UsageError: As ``read_vocabulary``.
+    """
+    if own.tokenizer or own.vocab_size is not None:
+        return read_vocabulary(own), "--tokenizer" if own.tokenizer else "--vocab-size"
+    model = getattr(launch, "tokenizer_model", None)
+    if model and str(launch.tokenizer_type).startswith("HuggingFace") and _is_local(Path(model)):
+        return read_vocabulary(argparse.Namespace(**{**vars(own), "tokenizer": model})), "--tokenizer-model of the launch"
+    size = getattr(launch, "vocab_size", None)
+    if size is not None:
+        return read_vocabulary(argparse.Namespace(**{**vars(own), "vocab_size": size})), "--vocab-size of the launch"
+    return read_vocabulary(own), "assumed, GPT-2's; --tokenizer or --vocab-size tells"
+
+
+def _is_local(path: Path) -> bool:
+    return path.is_file() or (path / "tokenizer.json").is_file()
+
+
 def _ids(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not all(part.isascii() and part.isdigit() for part in parts):

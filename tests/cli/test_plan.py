@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 RUN = ("--seq-length", 1024, "--global-batch-size", 512, "--train-iters", 3000)
@@ -18,6 +20,54 @@ def test_phases_are_told_in_tokens_samples_and_iterations(succeed):
 def test_a_whole_command_line_gives_the_same_plan(succeed):
     words = ["torchrun", "--nproc-per-node", "8", "-m", "megatron_nca", "pretrain_gpt.py", "--bf16", "--num-layers", "24"]
     assert succeed("plan", *CURRICULUM, *RUN) == succeed("plan", "--json", "--", *words, *CURRICULUM, *RUN, code=0)
+
+
+@pytest.fixture
+def ways(tmp_path):
+    """The same data, in each of the ways that Megatron-LM takes them."""
+    words = tmp_path / "words.txt"
+    words.write_text("nca:tokens=164M\n/data/owt\n", encoding="utf-8")
+    splits = tmp_path / "splits.json"
+    splits.write_text(
+        json.dumps({"train": "nca:tokens=164M /data/owt", "valid": ["/data/owt"], "test": None}), encoding="utf-8"
+    )
+    return {
+        "--data-path": CURRICULUM,
+        "--data-args-path": ("--data-args-path", words),
+        "--train-data-path": ("--train-data-path", *CURRICULUM[1:], "--valid-data-path", "/data/owt"),
+        "--per-split-data-args-path": ("--per-split-data-args-path", splits),
+    }
+
+
+WAYS = ("--data-args-path", "--train-data-path", "--per-split-data-args-path")
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("whole_line", [False, True])
+def test_the_data_may_be_given_in_every_way_that_megatron_takes_them(succeed, ways, way, whole_line):
+    words = ["plan", "--json", "--", "torchrun", "-m", "megatron_nca", "pretrain_gpt.py"] if whole_line else ["plan"]
+    told, plain = (succeed(*words, *ways[name], *RUN) for name in (way, "--data-path"))
+    assert told.pop("held_out") == {"valid": ["/data/owt"], "test": ["/data/owt"] if way == "--data-args-path" else []}
+    assert told == {key: value for key, value in plain.items() if key != "held_out"}
+
+
+def test_validation_of_several_sets_needs_no_weights(succeed):
+    data = ("--train-data-path", *CURRICULUM[1:], "--valid-data-path", "nca:", "nca:domain=code", "/data/v")
+    held_out = succeed("plan", *data, *RUN, "--multiple-validation-sets")["held_out"]
+    assert held_out == {"valid": ["nca:", "nca:domain=code", "/data/v"], "test": []}
+
+
+def test_the_vocabulary_is_the_launchs(succeed, fail):
+    launch = ("--", "pretrain_gpt.py", *CURRICULUM, *RUN, "--tokenizer-type", "NullTokenizer")
+    assert succeed("plan", "--json", *launch, "--vocab-size", "131072")["vocabulary"]["size"] == 131_072
+    assert "do not fit the tokenizer" in fail("plan", *launch, "--vocab-size", "5000", code=1)
+
+
+def test_the_vocabulary_is_read_from_the_launchs_tokenizer(succeed, tmp_path):
+    model = {"added_tokens": [{"content": "</s>", "id": 2, "special": True}], "model": {"vocab": {"a": 20_000}}}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(model), encoding="utf-8")
+    launch = ("--", "pretrain_gpt.py", *CURRICULUM, *RUN, "--tokenizer-type", "HuggingFaceTokenizer")
+    assert succeed("plan", "--json", *launch, "--tokenizer-model", tmp_path)["vocabulary"]["size"] == 20_001
 
 
 def test_the_learning_rate_is_the_transitions(succeed):
@@ -59,6 +109,7 @@ def test_the_picture_is_a_png(command, tmp_path):
         (["nca:tokens=1M", "/a"], ["--vocab-size", "5000"], "do not fit the tokenizer"),
         (["nca:tokens=1M,gzip=0.98-0.99", "/a"], [], "none of 4,096 random rules"),
         (["nca:tokens=1M", "/a"], ["--dataloader-type", "cyclic"], "need single"),
+        (["nca:tokens=1M", "0.7", "/a"], [], "stands where a dataset is expected"),
         (["nca:tokens=1M", "/a"], ["--lr", "1e-3", "--lr-warmup-iters", "2999"], "too few for the warm-up"),
     ],
 )
@@ -66,6 +117,14 @@ def test_what_a_launch_would_refuse_is_a_bad_plan(fail, path, extra, problem):
     message = fail("plan", "--data-path", *path, *RUN, *extra, code=1)
     assert message.startswith("megatron-nca: bad plan: ")
     assert problem in message
+
+
+@pytest.mark.parametrize(
+    ("valid", "problem"), [(["nca:gzip=2"], "is not a band"), (["nca:", "/data/v"], "which needs weights")]
+)
+def test_a_validation_that_a_launch_would_refuse_is_a_bad_plan(fail, valid, problem):
+    data = ("--train-data-path", *CURRICULUM[1:], "--valid-data-path", *valid)
+    assert problem in fail("plan", *data, *RUN, code=1)
 
 
 def test_a_bad_plan_is_told_to_machines_too(succeed):
@@ -93,7 +152,18 @@ def test_a_path_without_an_entry_is_a_bad_plan(succeed):
         ([*CURRICULUM, *RUN, "--lr", "1", "--min-lr", "2"], "must lie between 0 and --lr"),
         ([*CURRICULUM, *RUN, "--rampup-batch-size", 1, 1, 1], "needs --train-samples"),
         (["--", "pretrain_gpt.py", "--seq-length", "x"], "command line after --"),
+        ([*CURRICULUM, *RUN, "--train-data-path", "/a"], "by --data-path and by --train-data-path"),
+        (["--valid-data-path", "/a", *RUN], "has nothing for the train split"),
+        (["--data-args-path", "/no/such/file", *RUN], "cannot be read"),
+        (["--per-split-data-args-path", "{folder}/no.json", *RUN], "is no JSON"),
+        (["--per-split-data-args-path", "{folder}/part.json", *RUN], "the keys train, valid, test"),
+        (["--per-split-data-args-path", "{folder}/kind.json", *RUN], "a string, or a list of strings"),
     ],
 )
-def test_bad_usage_is_one_clear_error(fail, arguments, problem):
-    assert problem in fail("plan", *arguments)
+def test_bad_usage_is_one_clear_error(fail, tmp_path, arguments, problem):
+    files = {"no.json": "nca:", "part.json": '{"train": "nca:"}', "kind.json": '{"train": 1, "valid": null, "test": null}'}
+    for name, content in files.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    message = fail("plan", *(str(argument).format(folder=tmp_path) for argument in arguments))
+    assert problem in message
+    assert len(message.splitlines()) == 1
