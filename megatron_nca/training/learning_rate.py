@@ -118,7 +118,8 @@ def _text_schedule(scheduler: Any, switch: int, warmup_fraction: float | None) -
     after.lr_decay_steps = scheduler.lr_decay_steps - switch
     after.wd_incr_steps = max(scheduler.wd_incr_steps - switch, 1)
     if warmup_fraction is not None:
-        after.lr_warmup_steps = int(warmup_fraction * max(after.lr_decay_steps, 0))
+        # Not rounded, as in Megatron-LM, so that a run of the text alone has the same schedule.
+        after.lr_warmup_steps = warmup_fraction * max(after.lr_decay_steps, 0)
     needed = {"warm-up": after.lr_warmup_steps}
     if scheduler.lr_decay_style == "WSD":
         needed["final decay"] = scheduler.wsd_decay_steps
@@ -126,7 +127,7 @@ def _text_schedule(scheduler: Any, switch: int, warmup_fraction: float | None) -
         if samples >= after.lr_decay_steps:
             raise NCAError(
                 f"learning rate: after the switch at {switch:,} samples {max(after.lr_decay_steps, 0):,} samples of decay "
-                f"remain, too few for the {name} of {samples:,}; lengthen the run or its decay by the NCA phases, shorten the "
+                f"remain, too few for the {name} of {samples:,.10g}; lengthen the run or its decay by the NCA phases, shorten the "
                 f"{name}, or keep one schedule with --nca-lr-at-switch continue"
             )
     return after

@@ -103,7 +103,7 @@ def test_the_learning_rate_follows_both_schedules(whole):
         if samples < switch:
             expected = cosine(samples, 0.1 * switch, switch)
         else:
-            expected = cosine(samples - switch, int(0.2 * (end - switch)), end - switch)
+            expected = cosine(samples - switch, 0.2 * (end - switch), end - switch)
         assert rate == pytest.approx(expected, rel=1e-5, abs=1e-9)
 
 
