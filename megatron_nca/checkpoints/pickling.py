@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 KNOWN_PACKAGES = ("torch", "numpy")
-KNOWN_MODULES = ("argparse", "collections", "copyreg", "copy_reg", "_codecs", "io", "types")
+KNOWN_MODULES = ("argparse", "collections", "copyreg", "copy_reg", "_codecs", "io", "_io", "types")
 KNOWN_BUILTINS = ("bytearray", "complex", "dict", "frozenset", "list", "object", "range", "set", "slice", "tuple")
 
 
