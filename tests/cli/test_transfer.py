@@ -123,15 +123,8 @@ def read_dist(folder):
         key: torch.full(value.size, math.nan, dtype=value.properties.dtype) if hasattr(value, "size") else io.BytesIO()
         for key, value in described.items()
     }
-    dcp.load(state, storage_reader=reader, planner=dcp.DefaultLoadPlanner(flatten_state_dict=False), no_dist=True)
-    return {key: unpacked(value) for key, value in state.items()}
-
-
-def unpacked(value):
-    if not isinstance(value, io.BytesIO):
-        return value
-    value.seek(0)
-    return torch.load(value, weights_only=False)
+    dcp.load(state, storage_reader=reader, no_dist=True)
+    return state
 
 
 def digests(folder):
