@@ -33,7 +33,7 @@ def check(optimizer: Any) -> None:
         if getattr(getattr(leaf, "ddp_config", None), "use_megatron_fsdp", False):
             raise NCAError(
                 "optimizer: Megatron FSDP shards the state in its own way; use --nca-reinit none --nca-optimizer keep, or "
-                "train the NCA phase alone and start the text from `megatron-nca transfer`"
+                "train without FSDP"
             )
 
 

@@ -45,7 +45,7 @@ def check(model: Sequence[Any], parts: Sequence[str]) -> None:
         if type(target.parameter).__name__ == "DTensor" or hasattr(target.parameter, "_megatron_fsdp_model"):
             raise NCAError(
                 "reinit: the model is sharded by FSDP, whose shards cannot be drawn anew in place; use --nca-reinit none, or "
-                "train the NCA phase alone and start the text from `megatron-nca transfer`"
+                "train without FSDP"
             )
         if ".experts." in f".{target.name}.":
             raise NCAError("reinit: mlp of a mixture of experts cannot be drawn anew; leave mlp out of the parts")

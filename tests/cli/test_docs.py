@@ -10,7 +10,7 @@ from megatron_nca.cli.main import make_parser
 from megatron_nca.data.entry import is_nca, parse_entry
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("docs/cli.md", "docs/choosing-a-band.md")
+PAGES = ("docs/cli.md", "docs/choosing-a-band.md", "docs/transfer.md")
 
 
 def in_blocks(page):
