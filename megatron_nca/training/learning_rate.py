@@ -127,8 +127,8 @@ def _text_schedule(scheduler: Any, switch: int, warmup_fraction: float | None) -
         if samples >= after.lr_decay_steps:
             raise NCAError(
                 f"learning rate: after the switch at {switch:,} samples {max(after.lr_decay_steps, 0):,} samples of decay "
-                f"remain, too few for the {name} of {samples:,.10g}; lengthen the run or its decay by the NCA phases, shorten the "
-                f"{name}, or keep one schedule with --nca-lr-at-switch continue"
+                f"remain, too few for the {name} of {samples:,.10g}; lengthen the run or its decay by the NCA phases, shorten "
+                f"the {name}, or keep one schedule with --nca-lr-at-switch continue"
             )
     return after
 
