@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: test-nemo test-slurm help demo test lint format bench clean
+.PHONY: test-nemo test-slurm help demo test lint format docs bench clean
 
 help:
 	@echo "make demo    NCA-to-text pre-training on Megatron-Core, on a CPU, into out/quickstart"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-slurm the batch script on a two-node cluster made here; needs root, slurm-wlm, munge and MEGATRON_LM"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff format and fix"
+	@echo "make docs    the documentation as a site, into out/docs"
 	@echo "make bench   the tables of docs/performance.md, measured here"
 
 $(READY): setup.py constraints.txt
@@ -53,6 +54,9 @@ lint: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(READY)
+	$(BIN)/python -m sphinx -W --keep-going -q docs out/docs
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.engine
