@@ -476,6 +476,14 @@ def test_the_text_says_what_is_new_and_how_to_start(command, tmp_path, load):
 LAYOUTS = {
     "torch TP=2": (("--ckpt-format", "torch"), {"tensor_parallel": 2}),
     "torch PP=2 untied": (("--ckpt-format", "torch", "--untie-embeddings-and-output-weights"), {"pipeline_parallel": 2}),
+    "torch PP=2 interleaved": (
+        ("--ckpt-format", "torch", "--num-layers", "4", "--num-layers-per-virtual-pipeline-stage", "1"),
+        {"pipeline_parallel": 2},
+    ),
+    "torch PP=2 multi-token prediction": (
+        ("--ckpt-format", "torch", "--mtp-num-layers", "1", "--position-embedding-type", "rope"),
+        {"pipeline_parallel": 2},
+    ),
     "torch_dist bf16 DP=2": (("--ckpt-format", "torch_dist", "--bf16", "--use-distributed-optimizer"), {"data_parallel": 2}),
 }
 
