@@ -53,6 +53,9 @@ def install() -> None:
     for owner, name in _ORDERS:
         replace(owner, **{name: _constant(None)})
     replace(torch.cuda, device_count=device_count, current_device=current_device)
+    if hasattr(torch, "accelerator"):
+        # A PyTorch built for CUDA would see the stand-in here, and pin data loaders' memory through a driver that is not there.
+        replace(torch.accelerator, is_available=_constant(False), current_device_index=current_device)
 
 
 def _constant(answer: Any) -> Any:
