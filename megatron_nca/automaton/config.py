@@ -94,7 +94,7 @@ class NCAConfig:
 
     @property
     def vocab_size(self) -> int:
-        """Number of ids in use: the patch tokens and the two delimiters."""
+        """Number of ids in use, the two delimiters included."""
         return self.patch_tokens + DELIMITERS
 
     @property
