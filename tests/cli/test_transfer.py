@@ -182,6 +182,16 @@ def test_every_rank_of_the_format_torch_gets_its_rows(load, transfer, monkeypatc
     assert (said["format"], said["iteration"], said["consumed_samples"], said["seed"]) == ("torch", 7, 56, SEED)
 
 
+def test_expert_parallel_ranks_all_get_the_whole_embedding_and_keep_their_experts(load, transfer):
+    experts = {f"mp_rank_00_00{rank}": {"decoder.layers.0.mlp.experts.x": torch.full((2, 2), rank + 3.0)} for rank in (0, 1)}
+    write_torch(load, {name: {"model": {**trained(), **expert}} for name, expert in experts.items()})
+    start, _ = transfer()
+    for name, expert in experts.items():
+        model = read_torch(start, name)["model"]
+        assert torch.equal(model[EMBEDDING], switched()[EMBEDDING])
+        assert all(torch.equal(model[key], value) for key, value in expert.items())
+
+
 def test_untied_embeddings_are_those_of_the_switch(load, transfer):
     write_torch(load, {"mp_rank_00": {"model": trained(tied=False)}}, untie_embeddings_and_output_weights=True)
     model = read_torch(transfer()[0])["model"]
