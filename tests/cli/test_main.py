@@ -25,6 +25,37 @@ def test_a_flag_that_does_not_exist_is_bad_usage(command, name):
     assert "usage: megatron-nca" in err
 
 
+RUN = ["--seq-length", "1024", "--global-batch-size", "8", "--train-iters", "100"]
+BAD_INPUT = {
+    "preview": (["nca:colours=3"], 2),
+    "inspect": (["nca:grid=7"], 2),
+    "plan": (["--data-path", "nca:tokns=1M", "/a", *RUN], 1),
+    "calibrate": (["{folder}/no_text"], 2),
+    "build": (["nca:", "--tokens", "1M", "--output", "{folder}/none/nca"], 2),
+    "transfer": (["--load", "{folder}/none", "--save", "{folder}/new"], 2),
+    "bench": (["nca:gzip=1-0"], 2),
+    "doctor": (["--expect", "0" * 64], 1),
+}
+
+
+def test_every_command_is_tried_on_bad_input():
+    assert set(BAD_INPUT) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", PRESENT)
+def test_bad_input_is_one_clear_error_and_an_exit_code(in_process, tmp_path, name):
+    words, code = BAD_INPUT[name]
+    finished = in_process(name, *(word.format(folder=tmp_path) for word in words))
+    assert finished.returncode == code, finished.stderr
+    assert "Traceback" not in finished.stderr
+    # What a doctor finds is its output; what others refuse is an error.
+    told = finished.stderr.splitlines()
+    if name == "doctor":
+        told = [line for line in finished.stdout.splitlines() if "expected 0000" in line]
+    assert len(told) == 1, told
+    assert name == "doctor" or told[0].startswith("megatron-nca: ")
+
+
 def test_help_lists_the_commands(command):
     code, out, _ = command("--help")
     assert code == 0
