@@ -107,6 +107,7 @@ raise SystemExit(main(sys.argv[1:]))
         (["inspect", "nca:"], 2, "pip install 'megatron-nca[megatron]'"),
         (["plan", "--data-path", "nca:"], 2, "pip install 'megatron-nca[megatron]'"),
         (["build", "nca:", "--tokens", "1M", "--output", "/tmp/nca"], 2, "pip install 'megatron-nca[megatron]'"),
+        (["transfer", "--load", "nca", "--save", "start"], 2, "pip install 'megatron-nca[megatron]'"),
     ],
 )
 def test_torch_is_needed_only_where_it_is_used(arguments, code, said):
