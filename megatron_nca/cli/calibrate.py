@@ -82,13 +82,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _measure(prefixes: list[str], config: NCAConfig, rules: int, shown: bool) -> list[Match]:
-    with progress("calibrate", len(prefixes) + 1, "measurement", shown=shown) as advance:
-        texts = []
-        for prefix in prefixes:
-            texts.append(calibrate(prefix, probe_tokens(config)))
-            advance(1)
+    # Texts take a moment each and may be refused; a bar is for the rules.
+    texts = [calibrate(prefix, probe_tokens(config)) for prefix in prefixes]
+    with progress("random rules", rules, "rule", shown=shown) as advance:
         ratios = NCASource(config, DEFAULT_SEED).complexities(rules)
-        advance(1)
+        advance(rules)
     return [Match(text, ratios) for text in texts]
 
 
