@@ -46,20 +46,22 @@ def _with_curriculum(build: Any) -> Any:
 
 
 def check_version(builder: Any) -> None:
-    """Refuse a dataset builder of another form, and warn of a version that was not tested.
+    """Refuse an older version and a dataset builder of another form, and warn of a version that was not tested.
 
     Raises:
-        EnvironmentMismatchError: Its arguments are not those that megatron-nca knows.
+        EnvironmentMismatchError: The version is too old, or its arguments are not those that megatron-nca knows.
     """
     from megatron.core import __version__
 
+    release = tuple(int(part) for part in __version__.split(".")[:2])
+    if release < KNOWN_VERSIONS[0]:
+        raise EnvironmentMismatchError(f"Megatron-Core {__version__} is too old for megatron-nca; use {_known()}")
     arguments = list(inspect.signature(builder.__init__).parameters)
     if arguments != BUILDER_ARGUMENTS or not hasattr(builder, "build"):
         raise EnvironmentMismatchError(
             f"Megatron-Core {__version__}: BlendedMegatronDatasetBuilder takes {arguments}, megatron-nca knows "
             f"{BUILDER_ARGUMENTS}; use Megatron-Core {_known()}"
         )
-    release = tuple(int(part) for part in __version__.split(".")[:2])
     if not KNOWN_VERSIONS[0] <= release <= KNOWN_VERSIONS[1]:
         logger.warning("megatron-nca was tested with Megatron-Core %s; this is %s", _known(), __version__)
 

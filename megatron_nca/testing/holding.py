@@ -1,7 +1,8 @@
 """A run that stops itself at an iteration and waits there to be killed.
 
 Whoever watches a log from outside may be late, on a busy machine by whole iterations. A rank whose environment has
-`MEGATRON_NCA_HOLD_AT` sleeps for good once it has logged that iteration; the other ranks wait for it at their next collective.
+`MEGATRON_NCA_HOLD_AT` sleeps for good once it has logged that iteration, and one with `MEGATRON_NCA_HOLD_SAVED` once it has
+logged that iteration's checkpoint as saved; the other ranks wait for it at their next collective.
 """
 
 import os
@@ -10,16 +11,24 @@ import signal
 import sys
 
 VARIABLE = "MEGATRON_NCA_HOLD_AT"
+SAVED_VARIABLE = "MEGATRON_NCA_HOLD_SAVED"
 
 
 def hold_where_told() -> None:
     """Watch this process's output for the iteration that the environment names, if it names one."""
     if iteration := os.environ.get(VARIABLE):
-        _hold_at(int(iteration))
+        _hold_after(re.compile(rf"iteration +{int(iteration)}/"))
+    if iteration := os.environ.get(SAVED_VARIABLE):
+        _hold_after(saved_line(int(iteration)))
 
 
-def _hold_at(iteration: int) -> None:
-    write, line = sys.stdout.write, re.compile(rf"iteration +{iteration}/")
+def saved_line(iteration: int) -> re.Pattern[str]:
+    """What Megatron-LM's first rank prints when the checkpoint of an iteration is complete."""
+    return re.compile(rf"successfully saved checkpoint from iteration +{iteration}\b")
+
+
+def _hold_after(line: re.Pattern[str]) -> None:
+    write = sys.stdout.write
     logged = False
 
     def write_and_hold(text: str) -> int:

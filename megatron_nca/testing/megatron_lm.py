@@ -194,6 +194,28 @@ class Run:
                 raise ranks.error(f"ended before iteration {iteration}")
             return ranks.log()
 
+    def kill_after_saving(self, iteration: int, folder: Path, timeout: float = 300) -> TrainingLog:
+        """Run until an iteration's checkpoint is complete, then send SIGKILL to every rank before the next step ends.
+
+        Args:
+            iteration (int): The iteration whose checkpoint is the last thing that happens
+            folder (Path): Where each rank's output goes
+            timeout (float): Seconds to wait
+
+        Returns:
+            TrainingLog: The log of the last rank, up to the kill
+
+        Raises:
+            RunError: If a rank fails, the run ends before the checkpoint, or time is up
+        """
+        environment = {**self.environment, holding.SAVED_VARIABLE: str(iteration)}
+        saved = holding.saved_line(iteration)
+        with replace(self, environment=environment).start(folder) as ranks:
+            ranks.wait_for(lambda: saved.search(ranks.output(0)) is not None or ranks.ended(), timeout)
+            if ranks.ended():
+                raise ranks.error(f"ended before the checkpoint of iteration {iteration}")
+            return ranks.log()
+
     def _tokenizer_flags(self) -> tuple[str, ...]:
         counted = self.vocabulary - _UNCOUNTED_IDS.get(self.checkout.version[:2], 0)
         return ("--tokenizer-type", "NullTokenizer", "--vocab-size", str(counted))

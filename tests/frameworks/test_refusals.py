@@ -1,0 +1,60 @@
+"""Launches that are refused with one clear error, beside those of test_megatron_lm."""
+
+import re
+import shutil
+
+import pytest
+
+from megatron_nca.testing.checkouts import Checkout
+from megatron_nca.testing.megatron_lm import TINY_GPT_FLAGS, Run
+from tests.frameworks.test_megatron_lm import ENTRY, EXACT, saving, with_flags
+
+pytestmark = pytest.mark.slow
+
+
+def pretrain(checkout, corpus, *length):
+    """A run of a given length; Megatron-LM takes it in iterations or in samples, not in both."""
+    model = tuple(TINY_GPT_FLAGS)
+    place = model.index("--train-iters")
+    return Run(checkout, (*EXACT, "--data-path", ENTRY, str(corpus), *length), model=model[:place] + model[place + 2 :])
+
+
+def test_another_sequence_length_in_mid_phase_is_refused(checkout, corpus, tmp_path):
+    run = saving(pretrain(checkout, corpus, "--train-iters", "24"), tmp_path / "checkpoint")
+    with_flags(run, "--exit-interval", "2").complete(tmp_path / "first")
+    output = with_flags(run, "--seq-length", "32").fail(tmp_path / "refused")
+    assert "CurriculumError: the checkpoint was written under another curriculum" in output
+    assert re.search(r"sequence_length:\n.*checkpoint: +64\n.*launch: +32", output)
+    assert "iteration        3/" not in output
+
+
+def test_megatrons_own_phases_together_with_ours_are_refused(checkout, corpus, tmp_path):
+    if "--phase-transition-iterations" not in (checkout.path / "megatron/training/arguments.py").read_text():
+        pytest.skip(f"{checkout.tag} has no --phase-transition-iterations")
+    run = pretrain(checkout, corpus, "--train-samples", "192", "--phase-transition-iterations", "5")
+    output = run.fail(tmp_path)
+    assert "CurriculumError: --phase-transition-iterations restarts the data at given iterations" in output
+    assert "iteration        1/" not in output
+
+
+def test_a_loader_that_megatron_does_not_have_is_refused(checkout, corpus, tmp_path):
+    output = pretrain(checkout, corpus, "--train-iters", "24", "--dataloader-type", "batch").fail(tmp_path)
+    assert "invalid choice: 'batch'" in output or "need --dataloader-type single" in output
+    assert "iteration        1/" not in output
+
+
+def test_a_tag_too_old_is_refused(checkout, corpus, tmp_path):
+    """The checkout, saying that it is an older one."""
+    old = tmp_path / "old"
+    old.mkdir()
+    for item in checkout.path.iterdir():
+        # Copied, since Python looks for modules beside the file that a linked script leads to.
+        if item.suffix == ".py":
+            shutil.copy(item, old)
+    shutil.copytree(checkout.path / "megatron", old / "megatron", ignore=shutil.ignore_patterns("__pycache__"))
+    info = old / "megatron/core/package_info.py"
+    info.write_text(re.sub(r"^MINOR = \d+", "MINOR = 13", info.read_text(), flags=re.MULTILINE))
+    output = pretrain(Checkout(old), corpus, "--train-iters", "24").fail(tmp_path / "run")
+    assert re.search(
+        r"EnvironmentMismatchError: Megatron-Core 0\.13\S* is too old for megatron-nca; use 0\.14 to 0\.19", output
+    )
