@@ -1,0 +1,96 @@
+"""A NeMo recipe from NCA to text on a SLURM cluster, by NeMo-Run; FP8 where --fp8 is given.
+
+    python examples/slurm/nemo_recipe.py /data/text_document --account ACCOUNT --folder /results --nodes 4 --jobs 3
+
+Run it on a login node. --jobs submits a chain: jobs of one name wait for each other (--dependency=singleton), and each goes on
+from the last checkpoint in --folder. Five minutes before its time limit a job gets SIGTERM, saves and ends, so that the next
+one begins; a job that is preempted, or whose ranks die, is queued again under its own number. --dry-run submits nothing.
+"""
+
+import argparse
+from typing import Any
+
+import nemo_run as run
+from nemo.collections import llm
+from nemo.collections.llm.recipes.precision.mixed_precision import bf16_with_fp8_mixed
+from nemo.lightning.run.plugins import PreemptionPlugin
+
+from megatron_nca.frameworks.nemo import with_nca
+
+SECONDS_TO_SAVE = 300
+# Hundreds of ranks must not lock the caches of compiled kernels on a shared file system: each node has its own.
+NODE_LOCAL_CACHES = {
+    "NUMBA_CACHE_DIR": "/tmp/nca-$SLURM_JOB_ID/numba",
+    "TRITON_CACHE_DIR": "/tmp/nca-$SLURM_JOB_ID/triton",
+}
+
+
+def make_recipe(args: argparse.Namespace) -> run.Partial:
+    """Return the recipe; nothing is built and no data is opened."""
+    recipe = getattr(llm, args.recipe).pretrain_recipe(dir=args.folder, name=args.name, num_nodes=args.nodes)
+    if args.fp8:
+        recipe.trainer.plugins = bf16_with_fp8_mixed()
+    return with_nca(recipe, args.entry, args.text, index_mapping_dir=f"{args.folder}/index")
+
+
+def make_executor(args: argparse.Namespace) -> run.SlurmExecutor:
+    """Return the job: one task a GPU, started by srun itself, so that SIGTERM reaches ranks that no launcher then kills."""
+    return run.SlurmExecutor(
+        account=args.account,
+        partition=args.partition,
+        # The chain waits by name, so NeMo-Run must not put the account's before it.
+        job_name_prefix="nca-",
+        nodes=args.nodes,
+        ntasks_per_node=args.gpus_per_node,
+        gpus_per_node=args.gpus_per_node,
+        time=args.time,
+        additional_parameters={"requeue": True, "dependency": "singleton"},
+        retries=args.restarts,
+        container_image=args.container,
+        container_mounts=args.mounts,
+        env_vars=dict(NODE_LOCAL_CACHES),
+        tunnel=run.LocalTunnel(job_dir=f"{args.folder}/jobs"),
+        packager=run.Packager(),
+    )
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("text", help="prefix of an indexed dataset")
+    parser.add_argument("--account", required=True)
+    parser.add_argument("--partition")
+    parser.add_argument("--folder", required=True, help="checkpoints, logs and batch scripts, on a shared file system")
+    parser.add_argument("--name", default="llama3_8b_nca", help="of the run, the same in every launch of it")
+    parser.add_argument("--recipe", default="llama3_8b", help="a module of nemo.collections.llm with a pretrain_recipe")
+    parser.add_argument("--entry", default="nca:tokens=164M")
+    parser.add_argument("--fp8", action="store_true")
+    parser.add_argument("--nodes", type=int, default=1)
+    parser.add_argument("--gpus-per-node", type=int, default=8)
+    parser.add_argument("--time", default="04:00:00", help="limit of a job")
+    parser.add_argument("--jobs", type=int, default=1, help="length of the chain")
+    parser.add_argument("--restarts", type=int, default=20, help="how often a job may queue itself again")
+    parser.add_argument("--container", help="image for pyxis, with megatron-nca installed")
+    parser.add_argument(
+        "--mounts", nargs="*", default=[], help="pyxis's, OUTSIDE:INSIDE; --folder and the text's must be among them"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the batch script and submit nothing")
+    return parser
+
+
+def submit(task: Any, args: argparse.Namespace) -> None:
+    """Submit the chain, and return while it waits in the queue."""
+    for _ in range(args.jobs):
+        # A plugin changes the task it is given, and NeMo-Run the executor.
+        plugin = PreemptionPlugin(preempt_time=SECONDS_TO_SAVE)
+        run.run(task.clone(), make_executor(args), plugins=plugin, name=args.name, dryrun=args.dry_run, detach=True)
+
+
+def main() -> None:
+    """Launch."""
+    args = make_parser().parse_args()
+    submit(make_recipe(args), args)
+
+
+if __name__ == "__main__":
+    main()
