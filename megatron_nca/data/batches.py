@@ -7,7 +7,7 @@ from typing import Any
 
 
 class BatchBoundaries:
-    """Global batches of one size, or of Megatron's growing sizes (``--rampup-batch-size``).
+    """Global batches of one size, or of Megatron's growing sizes (``--rampup-batch-size``, ``--step-batch-size-schedule``).
 
     Args:
         warmup: Samples at which each batch of the growing part begins, ending with the first position after it.
@@ -46,6 +46,9 @@ class BatchBoundaries:
         if calculator is None:
             return cls()
         growing_samples = getattr(calculator, "ramup_samples", None)
+        if schedule := getattr(calculator, "schedule", None):
+            # --step-batch-size-schedule, since 0.18: pairs of first sample and batch size.
+            growing_samples = schedule[-1][0]
         if growing_samples is None:
             return cls(calculator.get_current_running_global_batch_size(), (consumed_samples,))
         return cls._from_growing(copy.copy(calculator), growing_samples, consumed_samples)
