@@ -47,6 +47,12 @@ def test_a_run_killed_eleven_times_in_changing_worlds_has_the_losses_of_one_that
         for iteration, loss in log.losses.items():
             assert loss == pytest.approx(reference.get(iteration, loss), abs=PRINTED), f"iteration {iteration} in {folder.name}"
         seen.update(log.losses)
+        # The second line of a process may hold the mean of its first two losses.
+        for before, record in itertools.pairwise(log.iterations[:2]):
+            if record.loss is None and {before.iteration, record.iteration} <= reference.keys():
+                mean = (reference[before.iteration] + reference[record.iteration]) / 2
+                assert float(record.fields["lm loss"]) == pytest.approx(mean, abs=PRINTED), folder.name
+                seen[record.iteration] = reference[record.iteration]
         first, last = log.iterations[0].iteration, log.iterations[-1].iteration
         switches = sum("switch to text" in line for line in our_lines((folder / "rank0.log").read_text()))
         assert switches == (first <= SWITCH + 1 <= last), folder.name
@@ -62,5 +68,5 @@ def test_a_run_killed_eleven_times_in_changing_worlds_has_the_losses_of_one_that
     last = tmp_path / "last"
     check(replace(saving(run, tmp_path / "checkpoint"), **next(worlds)).complete(last), last)
 
-    assert set(reference) <= set(seen) | {2}
+    assert set(reference) <= set(seen)
     assert sorted(positions) == list(range(1, ITERATIONS + 1))
