@@ -8,12 +8,14 @@ one begins; a job that is preempted, or whose ranks die, is queued again under i
 """
 
 import argparse
+import os
 from typing import Any
 
 import nemo_run as run
 from nemo.collections import llm
 from nemo.collections.llm.recipes.precision.mixed_precision import bf16_with_fp8_mixed
 from nemo.lightning.run.plugins import PreemptionPlugin
+from nemo_run.config import get_nemorun_home
 
 from megatron_nca.frameworks.nemo import with_nca
 
@@ -49,7 +51,8 @@ def make_executor(args: argparse.Namespace) -> run.SlurmExecutor:
         container_image=args.container,
         container_mounts=args.mounts,
         env_vars=dict(NODE_LOCAL_CACHES),
-        tunnel=run.LocalTunnel(job_dir=f"{args.folder}/jobs"),
+        # On this machine NeMo-Run copies nothing: a job lies where it wrote it, so NEMORUN_HOME must be on a shared file system.
+        tunnel=run.LocalTunnel(job_dir=os.path.join(get_nemorun_home(), "experiments")),
         packager=run.Packager(),
     )
 
@@ -60,7 +63,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("text", help="prefix of an indexed dataset")
     parser.add_argument("--account", required=True)
     parser.add_argument("--partition")
-    parser.add_argument("--folder", required=True, help="checkpoints, logs and batch scripts, on a shared file system")
+    parser.add_argument("--folder", required=True, help="checkpoints and logs, on a shared file system")
     parser.add_argument("--name", default="llama3_8b_nca", help="of the run, the same in every launch of it")
     parser.add_argument("--recipe", default="llama3_8b", help="a module of nemo.collections.llm with a pretrain_recipe")
     parser.add_argument("--entry", default="nca:tokens=164M")
