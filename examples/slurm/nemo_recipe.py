@@ -51,7 +51,7 @@ def make_executor(args: argparse.Namespace) -> run.SlurmExecutor:
         container_image=args.container,
         container_mounts=args.mounts,
         env_vars=dict(NODE_LOCAL_CACHES),
-        # On this machine NeMo-Run copies nothing: a job lies where it wrote it, so NEMORUN_HOME must be on a shared file system.
+        # On this machine NeMo-Run copies nothing: a job lies where it wrote it, so NEMORUN_HOME must be on a shared disk.
         tunnel=run.LocalTunnel(job_dir=os.path.join(get_nemorun_home(), "experiments")),
         packager=run.Packager(),
     )
