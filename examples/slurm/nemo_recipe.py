@@ -8,6 +8,7 @@ one begins; a job that is preempted, or whose ranks die, is queued again under i
 """
 
 import argparse
+import copy
 import os
 from typing import Any
 
@@ -86,7 +87,7 @@ def submit(task: Any, args: argparse.Namespace) -> None:
     for _ in range(args.jobs):
         # A plugin changes the task it is given, and NeMo-Run the executor.
         plugin = PreemptionPlugin(preempt_time=SECONDS_TO_SAVE)
-        run.run(task.clone(), make_executor(args), plugins=plugin, name=args.name, dryrun=args.dry_run, detach=True)
+        run.run(copy.deepcopy(task), make_executor(args), plugins=plugin, name=args.name, dryrun=args.dry_run, detach=True)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""NeMo-Run's SlurmExecutor as examples/slurm sets it up: the batch script that it would submit."""
+"""NeMo-Run's SlurmExecutor as examples/slurm sets it up: its batch script, and that script on a real cluster."""
 
 import os
 import subprocess
@@ -10,14 +10,47 @@ import pytest
 pytest.importorskip("nemo", reason="needs NeMo 2.7; make test-nemo brings it")
 
 from megatron_nca.testing.corpus import write_corpus
+from tests.slurm.cluster import Cluster, why_not
 
 pytestmark = pytest.mark.slow
 
 PROJECT = Path(__file__).parents[2]
+STEPS = 24
+
+# The example's own executor and submission, with a task that needs no GPU in the recipe's place.
+SUBMIT = """\
+import sys
+import nemo_run as run
+import nemo_recipe
+
+make_executor = nemo_recipe.make_executor
+
+def without_gpus(args):
+    executor = make_executor(args)
+    executor.gpus_per_node = None
+    executor.env_vars["MASTER_ADDR"] = "127.0.0.1"
+    return executor
+
+nemo_recipe.make_executor = without_gpus
+launcher, script, folder, text, *options = sys.argv[1:]
+args = nemo_recipe.make_parser().parse_args([text, "--folder", folder, "--gpus-per-node", "1", "--account", "a", *options])
+task = run.Script("megatron_nca.testing", m=True, entrypoint=launcher, args=["--plain", script, folder, text])
+nemo_recipe.submit(task, args)
+"""
+
+# The first attempt dies in the NCA phase, the second behind the switch.
+DYING_PYTHON = """\
+#!/bin/bash
+case "${{SLURM_RESTART_COUNT:-0}}" in
+    0) exec {python} "$@" 7 ;;
+    1) exec {python} "$@" 13 ;;
+esac
+exec {python} "$@"
+"""
 
 
 def environment(folder):
-    quiet = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
+    quiet = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{PROJECT}:{PROJECT / 'examples/slurm'}"}
     return {**os.environ, **quiet, "NEMORUN_HOME": str(folder / "nemorun"), "COLUMNS": "1000"}
 
 
@@ -56,3 +89,61 @@ def test_the_batch_script_outlives_its_job(batch_script, line):
 def test_the_batch_script_takes_a_container(batch_script):
     assert "--container-image image.sqsh" in batch_script
     assert "--container-mounts /data:/data," in batch_script
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    if why_not() is not None:
+        pytest.skip(f"a SLURM cluster {why_not()}")
+    with Cluster(tmp_path_factory.mktemp("slurm")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    documents = [bytes(97 + (7 * start + place * place) % 13 for place in range(400)) for start in range(200)]
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "text", documents)
+
+
+def submit(cluster, folder, corpus, launcher, *options):
+    """Submit through the example, and return the ids of the jobs in the queue."""
+    script = PROJECT / "examples/nemo/tiny_pretrain.py"
+    done = subprocess.run(
+        [sys.executable, "-c", SUBMIT, *map(str, (launcher, script, folder, corpus)), "--name", folder.name, *options],
+        capture_output=True, text=True, cwd=PROJECT, env=cluster.environment | environment(folder), timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return sorted(cluster("squeue", "-h", "-o", "%i", "-n", f"nca-{folder.name}").split(), key=int)
+
+
+def losses(folder):
+    """Return every step's loss, and the first step of each attempt."""
+    seen, first = {}, []
+    for log in sorted(folder.glob("nemorun/**/log-*.out"), key=lambda log: log.stat().st_mtime_ns):
+        rows = [line.split() for line in log.read_text(errors="replace").splitlines() if line.startswith("LOSS ")]
+        first += [int(step) for _, step, _ in rows[:1]]
+        for _, step, loss in rows:
+            assert seen.setdefault(int(step), loss) == loss, f"step {step} gave {seen[int(step)]}, then {loss}"
+    return seen, first
+
+
+@pytest.fixture(scope="module")
+def whole(cluster, corpus, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    [job] = submit(cluster, folder, corpus, sys.executable)
+    state = cluster.wait_for_end(job, 300)
+    assert state == "COMPLETED", [log.read_text()[-3000:] for log in folder.glob("nemorun/**/*.out")]
+    return losses(folder)[0]
+
+
+def test_killed_and_queued_again_it_ends_with_the_same_losses(cluster, corpus, whole, tmp_path):
+    launcher = tmp_path / "python"
+    launcher.write_text(DYING_PYTHON.format(python=sys.executable))
+    launcher.chmod(0o755)
+    [job] = submit(cluster, tmp_path, corpus, launcher)
+    assert cluster.wait_for_end(job, 400) == "COMPLETED"
+    seen, first = losses(tmp_path)
+    assert sorted(seen) == list(range(1, STEPS + 1))
+    assert seen == whole
+    assert len(first) == 3
+    assert first[0] == 1 < first[1] <= 7 < first[2] <= 13
