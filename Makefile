@@ -5,12 +5,13 @@ READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: test-nemo test-slurm help demo test lint format docs bench clean
+.PHONY: test-nemo test-bridge test-slurm help demo test lint format docs bench clean
 
 help:
 	@echo "make demo    NCA-to-text pre-training on Megatron-Core, on a CPU, into out/quickstart"
 	@echo "make test    the tests, Megatron-LM's own loop too where MEGATRON_LM names a checkout"
 	@echo "make test-nemo  NeMo's recipes and its own pre-training, in an environment of its own"
+	@echo "make test-bridge  Megatron-Bridge's configs and its own pre-training, in an environment of its own"
 	@echo "make test-slurm the batch script on a two-node cluster made here; needs root, slurm-wlm, munge and MEGATRON_LM"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff format and fix"
@@ -42,6 +43,19 @@ test: $(READY)
 
 test-nemo: .venv-nemo/.ready
 	.venv-nemo/bin/python -m pytest tests/nemo
+
+# Transformer Engine, which megatron-bridge requires, is built for a GPU; without it Bridge is put together from its other parts.
+.venv-bridge/.ready: setup.py tests/bridge/requirements.txt
+	rm -rf .venv-bridge
+	$(PYTHON) -m venv .venv-bridge
+	.venv-bridge/bin/pip install --quiet --disable-pip-version-check --upgrade pip
+	.venv-bridge/bin/pip install --quiet --disable-pip-version-check "torch==2.13.0"
+	.venv-bridge/bin/pip install --quiet --disable-pip-version-check -e . -r tests/bridge/requirements.txt
+	.venv-bridge/bin/pip install --quiet --disable-pip-version-check --no-deps "megatron-bridge==0.3.1"
+	touch $@
+
+test-bridge: .venv-bridge/.ready
+	.venv-bridge/bin/python -m pytest tests/bridge
 
 test-slurm: $(READY)
 	$(BIN)/python -m pytest tests/slurm

@@ -15,6 +15,7 @@ DEMO = [*MEGATRON, *CLI, "tokenizers>=0.20", "pybind11>=2.13"]
 TEST = [*DEMO, "pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "scipy>=1.11", "psutil>=5.9", "playwright>=1.40"]
 # NeMo 2.7.3 calls Megatron-Core's optimizers with arguments that 0.16 no longer has.
 NEMO = ["nemo-toolkit[nlp,llm]==2.7.3", "nemo-run", "lightning", "megatron-core==0.15.3", "pyarrow<20", "leptonai==0.27.3"]
+BRIDGE = ["megatron-bridge==0.3.1", "megatron-core==0.16.1", "megatron-energon", "nvidia-modelopt"]
 DOCS = ["sphinx>=8.1", "myst-parser>=4", "furo>=2024.8.6"]
 LINT = ["ruff==0.17.6", "mypy==2.4.1"]
 
@@ -40,6 +41,7 @@ setup(
         "test": TEST,
         "lint": LINT,
         "nemo": NEMO,
+        "bridge": BRIDGE,
         "docs": DOCS,
         "dev": [*TEST, *LINT, *DOCS],
     },

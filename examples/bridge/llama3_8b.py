@@ -1,0 +1,40 @@
+"""Llama 3 8B from NCA to text with FP8, by Megatron-Bridge.
+
+torchrun --nproc-per-node 8 examples/bridge/llama3_8b.py /data/text_document --folder /results train.global_batch_size=256
+"""
+
+import argparse
+from typing import Any
+
+from megatron.bridge.recipes.llama import llama3
+from megatron.bridge.training.gpt_step import forward_step
+from megatron.bridge.training.pretrain import pretrain
+from megatron.bridge.training.utils.omegaconf_utils import process_config_with_overrides
+
+from megatron_nca.frameworks.megatron_bridge import NCACallback, with_nca
+from megatron_nca.training import TransitionSettings
+from megatron_nca.training.learning_rate import PhaseLearningRate
+
+
+def make_config(text: str, folder: str) -> Any:
+    """Return the recipe's config; nothing is built and no data is opened."""
+    config = llama3.llama3_8b_pretrain_config()
+    config.mixed_precision = "bf16_with_fp8_current_scaling_mixed"
+    config.checkpoint.save = config.checkpoint.load = f"{folder}/checkpoints"
+    config.logger.tensorboard_dir = f"{folder}/tensorboard"
+    return with_nca(config, "nca:tokens=164M", text)
+
+
+def main() -> None:
+    """Launch."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("text", help="prefix of an indexed dataset")
+    parser.add_argument("--folder", default="/results", help="checkpoints and logs")
+    args, overrides = parser.parse_known_args()
+    config = process_config_with_overrides(make_config(args.text, args.folder), cli_overrides=overrides)
+    settings = TransitionSettings(phase_lr=PhaseLearningRate(peak=1e-4))
+    pretrain(config, forward_step, callbacks=[NCACallback(settings, seed=config.rng.seed)])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""Bridge's dataset configs with ``nca:`` entries, built through its own provider, and its train state with a note."""
+
+# ruff: noqa: E402
+import importlib.util
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+if importlib.util.find_spec("megatron") is None or importlib.util.find_spec("megatron.bridge") is None:
+    pytest.skip("needs Megatron-Bridge; make test-bridge brings it", allow_module_level=True)
+
+from tests.bridge import te_names
+
+te_names.provide()
+
+from megatron.bridge.data.utils import get_dataset_provider
+from megatron.bridge.training.config import GPTDatasetConfig
+from megatron.bridge.training.state import TrainState
+from megatron.core import num_microbatches_calculator as calculator
+
+from megatron_nca.errors import NCAError
+from megatron_nca.frameworks.megatron_bridge import NOTE, NCACallback, with_nca
+
+ENTRY = "nca:tokens=5000"
+
+
+@pytest.fixture
+def config(tokenizer, tmp_path):
+    dataset = GPTDatasetConfig(
+        seq_length=1024, random_seed=1234, split="90,5,5", path_to_cache=str(tmp_path), tokenizer=tokenizer,
+        reset_position_ids=False, reset_attention_mask=False, eod_mask_loss=False,
+        skip_getting_attention_mask_from_dataset=False,
+    )  # fmt: skip
+    return SimpleNamespace(dataset=dataset)
+
+
+@pytest.fixture
+def batches_of_four():
+    calculator.init_num_microbatches_calculator(0, None, 4, 1, 1)
+    yield
+    calculator.unset_num_microbatches_calculator()
+
+
+def datasets(config):
+    config.dataset.finalize()
+    return get_dataset_provider(config.dataset)([40, 4, 4], config.dataset)
+
+
+def context(train_state):
+    return SimpleNamespace(state=SimpleNamespace(train_state=train_state), model=[], optimizer=None, scheduler=None)
+
+
+def test_its_provider_gives_megatrons_samples_bit_for_bit(config, text, build, process_group, batches_of_four):
+    callback = NCACallback()
+    built = datasets(with_nca(config, ENTRY, text))[0]
+    assert callback.transition.plan.switch == 8
+    expected = build([ENTRY, text], sizes=(40, 4, 4), sequence_length=1024)[0]
+    for position in range(12):
+        for key in ("tokens", "labels", "loss_mask", "position_ids"):
+            assert np.array_equal(built[position][key].numpy(), expected[position][key].numpy()), (position, key)
+
+
+def test_phases_alone_come_before_the_configs_own_blend(config, text, other_text):
+    config.dataset.blend = ([text, other_text], [0.7, 0.3])
+    with_nca(config, "nca:tokens=1M")
+    assert config.dataset.blend == (["nca:tokens=1M", text, other_text], [1.0, 0.7, 0.3])
+
+
+def test_mock_data_no_entry_and_a_second_override_are_refused(config, text):
+    with pytest.raises(NCAError, match="means mock data"):
+        with_nca(config, "nca:tokens=1M")
+    with pytest.raises(NCAError, match="no nca: entry"):
+        with_nca(config, text)
+    with_nca(config, "nca:tokens=1M", text)
+    with pytest.raises(NCAError, match="overridden already"):
+        with_nca(config, "nca:tokens=2M")
+    with pytest.raises(NCAError, match="reads no data path"):
+        with_nca(SimpleNamespace(dataset=None), "nca:tokens=1M")
+
+
+def test_the_note_travels_in_the_train_state_and_another_curriculum_is_refused(config, text, process_group, batches_of_four):
+    callback = NCACallback()
+    datasets(with_nca(config, ENTRY, text))
+    saved = TrainState()
+    callback.on_train_start(context(saved))
+    saved.consumed_train_samples = 4
+    loaded = TrainState()
+    loaded.load_state_dict(saved.state_dict())
+    assert getattr(loaded, NOTE) == getattr(saved, NOTE)
+    callback.on_train_start(context(loaded))
+    getattr(loaded, NOTE)["phases"] = ["another"]
+    with pytest.raises(NCAError, match=r"another(?s:.)*override_curriculum=True"):
+        callback.on_train_start(context(loaded))
+
+
+def test_a_checkpoint_without_curriculum_is_refused(config, text, process_group, batches_of_four):
+    callback = NCACallback()
+    datasets(with_nca(config, ENTRY, text))
+    with pytest.raises(NCAError, match="was written without nca: entries"):
+        callback.on_train_start(context(TrainState(consumed_train_samples=4)))
+
+
+@pytest.fixture
+def recipe(monkeypatch):
+    """Bridge's Llama 3 8B recipe; the model's figures, which it would fetch from the hub, are given here."""
+    from megatron.bridge import AutoBridge
+    from megatron.bridge.recipes.llama import llama3
+    from transformers import LlamaConfig
+
+    def from_hf_pretrained(name, **_):
+        assert name == "meta-llama/Meta-Llama-3-8B"
+        figures = LlamaConfig(
+            num_hidden_layers=32, hidden_size=4096, intermediate_size=14336, num_attention_heads=32, num_key_value_heads=8,
+            vocab_size=128256, rope_theta=500000.0, max_position_embeddings=8192, architectures=["LlamaForCausalLM"],
+        )  # fmt: skip
+        return AutoBridge.from_hf_config(figures)
+
+    monkeypatch.setattr(AutoBridge, "from_hf_pretrained", from_hf_pretrained)
+    return llama3.llama3_8b_pretrain_config()
+
+
+def test_a_recipe_takes_entries_and_keeps_the_rest(recipe):
+    before = {name: value for name, value in vars(recipe).items() if name != "dataset"}
+    with_nca(recipe, "nca:tokens=164M", "/data/text_document")
+    assert recipe.dataset.blend == (["nca:tokens=164M", "/data/text_document"], None)
+    assert {name: value for name, value in vars(recipe).items() if name != "dataset"} == before
+    assert recipe.model.num_layers == 32
+
+
+def test_a_recipe_without_a_data_path_is_mock_data(recipe):
+    with pytest.raises(NCAError, match="means mock data"):
+        with_nca(recipe, "nca:tokens=164M")
+
+
+def test_an_override_of_the_command_line_takes_entries(recipe, config, text, build, process_group, batches_of_four):
+    from megatron.bridge.training.utils.omegaconf_utils import process_config_with_overrides
+
+    process_config_with_overrides(recipe, cli_overrides=[f'dataset.blend=[["{ENTRY}","{text}"],null]'])
+    config.dataset.blend = recipe.dataset.blend
+    callback = NCACallback()
+    built = datasets(config)[0]
+    assert callback.transition.plan.switch == 8
+    expected = build([ENTRY, text], sizes=(40, 4, 4), sequence_length=1024)[0]
+    assert all(np.array_equal(built[n]["tokens"].numpy(), expected[n]["tokens"].numpy()) for n in (0, 7, 8, 11))
+
+
+def test_the_example_is_the_recipe_with_entries(recipe):
+    from examples.bridge.llama3_8b import make_config
+
+    config = make_config("/data/text_document", "/results")
+    assert config.dataset.blend == (["nca:tokens=164M", "/data/text_document"], None)
+    assert config.checkpoint.save == config.checkpoint.load == "/results/checkpoints"
+    assert config.mixed_precision == "bf16_with_fp8_current_scaling_mixed"
+
+
+def test_the_batch_script_starts_the_example_with_overrides_that_the_config_has(recipe):
+    import re
+    import subprocess
+    from pathlib import Path
+
+    from megatron.bridge.training.utils.omegaconf_utils import process_config_with_overrides
+
+    script = Path("examples/slurm/megatron_bridge.sbatch")
+    assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
+    text = script.read_text()
+    assert Path(re.search(r"SCRIPT:-(\S+)}", text)[1]).is_file()
+    (override,) = re.findall(r'"(train\.\S+)=\$minutes"', text)
+    process_config_with_overrides(recipe, cli_overrides=[f"{override}=45"])
+    assert recipe.train.exit_duration_in_mins == 45

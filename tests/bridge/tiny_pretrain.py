@@ -1,0 +1,97 @@
+"""Bridge's own ``pretrain`` from NCA to text, of a model that a CPU trains in seconds.
+
+    python -m megatron_nca.testing --plain tests/bridge/tiny_pretrain.py FOLDER TEXT [DIE_AFTER_STEP]
+
+TEXT is the prefix of an indexed dataset. Run again with the same FOLDER, it goes on from the last checkpoint. Given
+DIE_AFTER_STEP, it kills itself there, as a lost node would.
+"""
+
+# ruff: noqa: E402
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests.bridge import te_names
+
+te_names.provide()
+
+import megatron.core.datasets.utils
+
+# The package of Megatron-Core brings its helpers compiled, and no makefile to compile them by, which Bridge calls all the same.
+megatron.core.datasets.utils.compile_helpers = lambda: None
+
+import torch
+from megatron.bridge.models.gpt_provider import GPTModelProvider
+from megatron.bridge.recipes.common import _pretrain_common
+from megatron.bridge.training.callbacks import Callback
+from megatron.bridge.training.gpt_step import forward_step
+from megatron.bridge.training.mixed_precision import MixedPrecisionConfig
+from megatron.bridge.training.pretrain import pretrain
+from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
+
+from megatron_nca.frameworks.megatron_bridge import NCACallback, with_nca
+
+STEPS, SEQUENCE, BATCH = 24, 64, 8
+ENTRY = "nca:tokens=5000,grid=4,colors=3,gzip=none,trajectory=64"
+
+
+class PrintState(Callback):
+    """Prints every step's loss and learning rate, and dies where it is told to."""
+
+    def __init__(self, die_after: int | None) -> None:
+        self.die_after = die_after
+
+    def on_train_step_end(self, context: Any) -> None:
+        """Print in full precision, so that two runs can be compared bit for bit."""
+        step = context.state.train_state.step + 1
+        loss = next(iter(context.loss_dict.values()))
+        print("LOSS", step, float(loss).hex(), context.optimizer.param_groups[0]["lr"].hex(), flush=True)
+        if step == self.die_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def layer_spec(config: Any) -> Any:
+    """Return layers without Transformer Engine."""
+    return get_gpt_layer_local_spec()
+
+
+def config(folder: str, text: str) -> Any:
+    """Return Bridge's pre-training config, made small and put on a CPU."""
+    cfg = _pretrain_common()
+    cfg.model = GPTModelProvider(
+        num_layers=2, hidden_size=64, ffn_hidden_size=128, num_attention_heads=4, seq_length=SEQUENCE,
+        make_vocab_size_divisible_by=64, transformer_layer_spec=layer_spec, transformer_impl="local",
+        hidden_dropout=0.0, attention_dropout=0.0, masked_softmax_fusion=False, bias_activation_fusion=False,
+        bias_dropout_fusion=False, gradient_accumulation_fusion=False, persist_layer_norm=False, apply_rope_fusion=False,
+        deallocate_pipeline_outputs=False, cross_entropy_loss_fusion=False, position_embedding_type="rope",
+    )  # fmt: skip
+    cfg.mixed_precision = MixedPrecisionConfig(grad_reduce_in_fp32=True)
+    cfg.tokenizer.tokenizer_type, cfg.tokenizer.vocab_size = "NullTokenizer", 255
+    cfg.dataset.seq_length, cfg.dataset.num_workers, cfg.dataset.split = SEQUENCE, 0, "90,5,5"
+    cfg.dataset.path_to_cache = f"{folder}/cache"
+    cfg.train.train_iters, cfg.train.global_batch_size, cfg.train.micro_batch_size = STEPS, BATCH, 4
+    cfg.train.eval_interval, cfg.train.eval_iters = 5, 1
+    cfg.optimizer.lr, cfg.optimizer.min_lr = 1e-3, 1e-4
+    cfg.optimizer.use_distributed_optimizer = cfg.ddp.use_distributed_optimizer = False
+    cfg.optimizer.bf16 = cfg.optimizer.use_precision_aware_optimizer = False
+    cfg.optimizer.params_dtype = torch.float32
+    cfg.ddp.overlap_param_gather = cfg.ddp.overlap_grad_reduce = False
+    cfg.scheduler.lr_warmup_iters = 2
+    cfg.checkpoint.save = cfg.checkpoint.load = f"{folder}/checkpoint"
+    cfg.checkpoint.save_interval, cfg.checkpoint.async_save = 5, False
+    cfg.logger.log_interval, cfg.logger.tensorboard_dir = 1, None
+    cfg.dist.distributed_backend = "gloo"
+    return with_nca(cfg, ENTRY, text)
+
+
+def main(folder: str, text: str, die_after: int | None) -> None:
+    """Pre-train, from the last checkpoint in ``folder`` where there is one."""
+    pretrain(config(folder, text), forward_step, callbacks=[NCACallback(), PrintState(die_after)])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else None)
