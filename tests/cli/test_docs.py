@@ -68,13 +68,6 @@ def is_installed(package):
         return False
 
 
-def is_installed(package):
-    try:
-        return importlib.util.find_spec(package) is not None
-    except ModuleNotFoundError:
-        return False
-
-
 @pytest.mark.parametrize("block", PYTHON, ids=str)
 def test_a_python_block_runs(block):
     compile(block.text, str(block), "exec")
