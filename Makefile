@@ -1,17 +1,19 @@
 # One environment serves all targets; it is made once, and made whole: its stamp is written last.
 PYTHON ?= python3
+PYTHON312 ?= python3.12
 VENV ?= .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: test-nemo test-bridge test-slurm help demo test lint format docs bench clean
+.PHONY: test-nemo test-bridge test-bridge-0.6 test-slurm help demo test lint format docs bench clean
 
 help:
 	@echo "make demo    NCA-to-text pre-training on Megatron-Core, on a CPU, into out/quickstart"
 	@echo "make test    the tests, Megatron-LM's own loop too where MEGATRON_LM names a checkout"
 	@echo "make test-nemo  NeMo's recipes and its own pre-training, in an environment of its own"
 	@echo "make test-bridge  Megatron-Bridge's configs and its own pre-training, in an environment of its own"
+	@echo "make test-bridge-0.6  the same with Megatron-Bridge 0.6, which wants Python 3.12: PYTHON312 names one"
 	@echo "make test-slurm the batch script on a two-node cluster made here; needs root, slurm-wlm, munge and MEGATRON_LM"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff format and fix"
@@ -32,13 +34,18 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest
 
+# $(call environment,PYTHON,REQUIREMENTS): makes the environment whose stamp is the target.
+define environment
+	rm -rf $(@D)
+	$(1) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --upgrade pip
+	$(@D)/bin/pip install --quiet --disable-pip-version-check "torch==2.13.0"
+	$(@D)/bin/pip install --quiet --disable-pip-version-check "torch==2.13.0" $(2)
+endef
+
 # NeMo wants another Megatron-Core than the rest, so it has an environment of its own.
 .venv-nemo/.ready: setup.py
-	rm -rf .venv-nemo
-	$(PYTHON) -m venv .venv-nemo
-	.venv-nemo/bin/pip install --quiet --disable-pip-version-check --upgrade pip
-	.venv-nemo/bin/pip install --quiet --disable-pip-version-check "torch==2.13.0"
-	.venv-nemo/bin/pip install --quiet --disable-pip-version-check -e ".[nemo]" "pytest>=8" "pytest-timeout>=2.3" "hypothesis>=6.100"
+	$(call environment,$(PYTHON),-e ".[nemo]" "pytest>=8" "pytest-timeout>=2.3" "hypothesis>=6.100")
 	touch $@
 
 test-nemo: .venv-nemo/.ready
@@ -46,16 +53,20 @@ test-nemo: .venv-nemo/.ready
 
 # Transformer Engine, which megatron-bridge requires, is built for a GPU; without it Bridge is put together from its other parts.
 .venv-bridge/.ready: setup.py tests/bridge/requirements.txt
-	rm -rf .venv-bridge
-	$(PYTHON) -m venv .venv-bridge
-	.venv-bridge/bin/pip install --quiet --disable-pip-version-check --upgrade pip
-	.venv-bridge/bin/pip install --quiet --disable-pip-version-check "torch==2.13.0"
-	.venv-bridge/bin/pip install --quiet --disable-pip-version-check -e . -r tests/bridge/requirements.txt
-	.venv-bridge/bin/pip install --quiet --disable-pip-version-check --no-deps "megatron-bridge==0.3.1"
+	$(call environment,$(PYTHON),-e . -r tests/bridge/requirements.txt)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps "megatron-bridge==0.3.1"
 	touch $@
 
 test-bridge: .venv-bridge/.ready
 	.venv-bridge/bin/python -m pytest tests/bridge
+
+.venv-bridge-0.6/.ready: setup.py tests/bridge/requirements-0.6.txt
+	$(call environment,$(PYTHON312),-e . -r tests/bridge/requirements-0.6.txt)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps "megatron-bridge==0.6.2"
+	touch $@
+
+test-bridge-0.6: .venv-bridge-0.6/.ready
+	.venv-bridge-0.6/bin/python -m pytest tests/bridge
 
 test-slurm: $(READY)
 	$(BIN)/python -m pytest tests/slurm
