@@ -11,18 +11,19 @@ __all__ = ["NCAConfig", "NCASource", "register"]
 
 
 def register() -> None:
-    """Teach Megatron-Core's dataset builder the ``nca:`` entry, and Megatron-LM's training loop the switch to text.
+    """Teach Megatron-Core's dataset builder the ``nca:`` entry, and the training loop the switch to text.
 
-    Calling it again changes nothing. Where ``megatron.training`` cannot be imported, the builder alone is taught; then the
-    framework's own adapter, or the script's loop, does the transition.
+    Calling it again changes nothing. The loop is Megatron-LM's, or Megatron-Bridge's once a script imports it. Another loop is
+    not known here: there the framework's own adapter, or the script, does the transition.
 
     Raises:
         EnvironmentMismatchError: This Megatron is not one that megatron-nca knows.
     """
     # Megatron-Core brings torch along; whoever only generates data should not wait for it.
     from megatron_nca.data import hook
-    from megatron_nca.frameworks import megatron_lm
+    from megatron_nca.frameworks import bridge_launch, megatron_lm
 
     hook.install()
     if megatron_lm.available():
         megatron_lm.install()
+    bridge_launch.install()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import runpy
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import megatron_nca
@@ -29,7 +32,24 @@ def main(argv: list[str]) -> None:
     sys.argv = list(argv)
     sys.path.insert(0, str(script.resolve().parent))
     megatron_nca.register()
+    _go_along(script)
     runpy.run_path(str(script), run_name="__main__")
+
+
+def _go_along(script: Path) -> None:
+    """Let a script that starts itself anew, as Megatron-Bridge's run_recipe.py does, take the plugin along."""
+    for name in ("execv", "execve"):
+        setattr(os, name, _with_plugin(getattr(os, name), script))
+
+
+def _with_plugin(execute: Callable[..., object], script: Path) -> Callable[..., object]:
+    @functools.wraps(execute)
+    def execute_with_plugin(path: str, argv: Sequence[str], *environment: object) -> object:
+        starts_itself = len(argv) > 1 and argv[0] == sys.executable and Path(argv[1]).resolve() == script.resolve()
+        launcher = ["-m", "megatron_nca"] if starts_itself else []
+        return execute(path, [*argv[:1], *launcher, *argv[1:]], *environment)
+
+    return execute_with_plugin
 
 
 if __name__ == "__main__":

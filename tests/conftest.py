@@ -95,3 +95,23 @@ def build(tmp_path, tokenizer, process_group):
         return BlendedMegatronDatasetBuilder(cls, list(sizes), built_on_rank, GPTDatasetConfig(**options)).build()
 
     return build_datasets
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Prefix of a text of bytes that a tiny model learns in a few steps."""
+    from megatron_nca.testing.corpus import write_corpus
+
+    documents = [bytes(97 + (7 * start + place * place) % 13 for place in range(400)) for start in range(200)]
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "text", documents)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """A SLURM cluster of two nodes on this machine."""
+    from tests.slurm.cluster import Cluster, why_not
+
+    if why_not() is not None:
+        pytest.skip(f"a SLURM cluster {why_not()}")
+    with Cluster(tmp_path_factory.mktemp("slurm")) as running:
+        yield running

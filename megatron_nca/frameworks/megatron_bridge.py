@@ -1,14 +1,16 @@
 """Megatron-Bridge: ``with_nca`` for its configs, and the callback that carries a run across the switch.
 
     cfg = with_nca(llama3_8b_pretrain_config(), "nca:tokens=164M", "/data/text_document")
-    pretrain(cfg, forward_step, callbacks=[NCACallback()])
+    pretrain(cfg, forward_step)
 
-The curriculum's note is a tensor in Bridge's train state, which every checkpoint holds. Bridge reads the checkpoint before it
-builds the datasets, and tells callbacks of it after that.
+The callback goes into every ``pretrain`` by itself; a script names it where it has settings of its own. The curriculum's note
+is a tensor in Bridge's train state, which every checkpoint holds. Bridge reads the checkpoint before it builds the datasets,
+and tells callbacks of it after that.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from collections.abc import Sequence
@@ -18,6 +20,7 @@ from megatron_nca.data import hook, run
 from megatron_nca.data.curriculum import Plan
 from megatron_nca.data.entry import is_nca, parse_entry
 from megatron_nca.errors import CurriculumError, EnvironmentMismatchError, NCAError
+from megatron_nca.frameworks import bridge_launch
 from megatron_nca.training import Transition, TransitionSettings
 from megatron_nca.training.notes import Note, check_note, make_note
 
@@ -35,8 +38,9 @@ NOTE = "nca_curriculum"
 
 
 def register() -> None:
-    """Let the dataset builder take entries and train states carry notes; a second call changes nothing."""
+    """Let the dataset builder take entries, and Bridge carry notes and callback; a second call changes nothing."""
     hook.install()
+    bridge_launch.install()
     if hasattr(TrainState.state_dict, "__wrapped__"):
         return
     TrainState.state_dict = _with_note(TrainState.state_dict)
@@ -71,15 +75,18 @@ class NCACallback(Callback):
 
     Args:
         settings: What the transition does.
-        seed: Of the new embeddings and the note; the config's ``rng.seed``.
+        seed: Of the new embeddings and the note; None for the config's ``rng.seed``.
         override_curriculum: Whether to go on from a checkpoint of another curriculum.
     """
 
-    def __init__(self, settings: TransitionSettings | None = None, seed: int = 1234, override_curriculum: bool = False) -> None:
+    def __init__(
+        self, settings: TransitionSettings | None = None, seed: int | None = None, override_curriculum: bool = False
+    ) -> None:
         register()
         self.settings = settings or TransitionSettings()
         self.seed = seed
         self.override_curriculum = override_curriculum
+        self.plan: Plan | None = None
         self.transition: Transition | None = None
         run.set_framework(self)
 
@@ -88,18 +95,23 @@ class NCACallback(Callback):
         return run.RunFacts()
 
     def planned(self, plan: Plan | None) -> None:
-        """Get ready for the plan's switch."""
-        if plan is None:
-            return
-        self.transition = Transition(plan, self.settings, self.seed, report=_print_rank_0)
-        _print_rank_0(f"megatron-nca: {plan.describe()}")
+        """Keep the plan until training starts."""
+        self.plan = plan
+        if plan is not None:
+            _print_rank_0(f"megatron-nca: {plan.describe()}")
 
     def on_train_start(self, context: Any) -> None:
-        """Compare the launch with the checkpoint."""
-        if self.transition is None:
+        """Get ready for the plan's switch, and compare the launch with the checkpoint."""
+        if self.plan is None:
             return
+        config = context.state.cfg
+        seed = config.rng.seed if self.seed is None else self.seed
+        settings = self.settings
+        if settings.text_warmup_fraction is None:
+            settings = dataclasses.replace(settings, text_warmup_fraction=config.scheduler.lr_warmup_fraction)
+        self.transition = Transition(self.plan, settings, seed, report=_print_rank_0)
         state = context.state.train_state
-        expected = make_note(self.transition.plan, self.seed, False)
+        expected = make_note(self.plan, seed, False)
         found = getattr(state, NOTE, None)
         if found is not None:
             if not self.override_curriculum:
@@ -155,7 +167,8 @@ def with_nca(cfg: Any, *paths: str) -> Any:
         )
     if not any(is_nca(path) for path in paths):
         raise NCAError(f"with_nca: {list(paths)} has no nca: entry; give one, as in with_nca(cfg, 'nca:tokens=164M')")
-    own = [prefix for blend in (dataset.blend, *(dataset.blend_per_split or [])) if blend for prefix in blend[0]]
+    blend = _own_blend(dataset)
+    own = [prefix for blend in (blend, *(dataset.blend_per_split or [])) if blend for prefix in blend[0]]
     if any(is_nca(prefix) for prefix in own):
         raise NCAError(f"with_nca: the config has been overridden already, its data are {own}; call it once, with every entry")
     if not all(is_nca(path) and parse_entry(path).is_phase for path in paths):
@@ -163,8 +176,18 @@ def with_nca(cfg: Any, *paths: str) -> Any:
     elif dataset.blend_per_split:
         dataset.blend_per_split = [_before(paths, dataset.blend_per_split[0]), *dataset.blend_per_split[1:]]
     else:
-        dataset.blend = _before(paths, dataset.blend)
+        dataset.blend = _before(paths, blend)
     return cfg
+
+
+def _own_blend(dataset: Any) -> Any:
+    """Return the blend that Bridge would read, which since 0.4 may be written as a data path."""
+    from megatron.core.datasets.utils import get_blend_from_list
+
+    path = getattr(dataset, "data_path", None)
+    if dataset.blend is not None or not path:
+        return dataset.blend
+    return get_blend_from_list(path.split() if isinstance(path, str) else list(path))
 
 
 def _before(phases: Sequence[str], blend: Any) -> Any:

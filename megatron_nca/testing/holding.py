@@ -2,16 +2,19 @@
 
 Whoever watches a log from outside may be late, on a busy machine by whole iterations. A rank whose environment has
 `MEGATRON_NCA_HOLD_AT` sleeps for good once it has logged that iteration, and one with `MEGATRON_NCA_HOLD_SAVED` once it has
-logged that iteration's checkpoint as saved; the other ranks wait for it at their next collective.
+logged that iteration's checkpoint as saved; the other ranks wait for it at their next collective. `MEGATRON_NCA_HOLD_SECONDS`
+makes it go on after so many seconds.
 """
 
 import os
 import re
 import signal
 import sys
+import time
 
 VARIABLE = "MEGATRON_NCA_HOLD_AT"
 SAVED_VARIABLE = "MEGATRON_NCA_HOLD_SAVED"
+SECONDS_VARIABLE = "MEGATRON_NCA_HOLD_SECONDS"
 
 
 def hold_where_told() -> None:
@@ -38,12 +41,16 @@ def _hold_after(line: re.Pattern[str]) -> None:
         # The end of the line may be written apart.
         if logged and text.endswith("\n"):
             sys.stdout.flush()
-            _sleep_for_good()
+            _sleep()
+            sys.stdout.write = write  # type: ignore[method-assign]
         return written
 
     sys.stdout.write = write_and_hold  # type: ignore[method-assign]
 
 
-def _sleep_for_good() -> None:
+def _sleep() -> None:
+    if seconds := os.environ.get(SECONDS_VARIABLE):
+        time.sleep(float(seconds))
+        return
     while True:
         signal.pause()

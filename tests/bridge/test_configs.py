@@ -1,6 +1,6 @@
 """Bridge's dataset configs with ``nca:`` entries, built through its own provider, and its train state with a note."""
 
-# ruff: noqa: E402
+import importlib
 import importlib.util
 from types import SimpleNamespace
 
@@ -10,17 +10,21 @@ import pytest
 if importlib.util.find_spec("megatron") is None or importlib.util.find_spec("megatron.bridge") is None:
     pytest.skip("needs Megatron-Bridge; make test-bridge brings it", allow_module_level=True)
 
-from tests.bridge import te_names
-
-te_names.provide()
-
 from megatron.bridge.data.utils import get_dataset_provider
+from megatron.bridge.training.callbacks import CallbackManager
 from megatron.bridge.training.config import GPTDatasetConfig
 from megatron.bridge.training.state import TrainState
+from megatron.bridge.training.utils import omegaconf_utils
 from megatron.core import num_microbatches_calculator as calculator
 
+import megatron_nca
 from megatron_nca.errors import NCAError
+from megatron_nca.frameworks import bridge_launch
 from megatron_nca.frameworks.megatron_bridge import NOTE, NCACallback, with_nca
+from megatron_nca.training import TransitionSettings
+
+# The package has a function of this name too.
+pretrain = importlib.import_module("megatron.bridge.training.pretrain")
 
 ENTRY = "nca:tokens=5000"
 
@@ -42,19 +46,20 @@ def batches_of_four():
     calculator.unset_num_microbatches_calculator()
 
 
-def datasets(config):
+def datasets(config, sizes=(40, 4, 4)):
     config.dataset.finalize()
-    return get_dataset_provider(config.dataset)([40, 4, 4], config.dataset)
+    return get_dataset_provider(config.dataset)(list(sizes), config.dataset)
 
 
 def context(train_state):
-    return SimpleNamespace(state=SimpleNamespace(train_state=train_state), model=[], optimizer=None, scheduler=None)
+    cfg = SimpleNamespace(rng=SimpleNamespace(seed=1234), scheduler=SimpleNamespace(lr_warmup_fraction=None))
+    return SimpleNamespace(state=SimpleNamespace(train_state=train_state, cfg=cfg), model=[], optimizer=None, scheduler=None)
 
 
 def test_its_provider_gives_megatrons_samples_bit_for_bit(config, text, build, process_group, batches_of_four):
     callback = NCACallback()
     built = datasets(with_nca(config, ENTRY, text))[0]
-    assert callback.transition.plan.switch == 8
+    assert callback.plan.switch == 8
     expected = build([ENTRY, text], sizes=(40, 4, 4), sequence_length=1024)[0]
     for position in range(12):
         for key in ("tokens", "labels", "loss_mask", "position_ids"):
@@ -65,6 +70,30 @@ def test_phases_alone_come_before_the_configs_own_blend(config, text, other_text
     config.dataset.blend = ([text, other_text], [0.7, 0.3])
     with_nca(config, "nca:tokens=1M")
     assert config.dataset.blend == (["nca:tokens=1M", text, other_text], [1.0, 0.7, 0.3])
+
+
+@pytest.mark.parametrize("spelt", [str, list])
+def test_phases_alone_come_before_the_configs_own_data_path(config, text, other_text, spelt):
+    """As Bridge takes it since 0.4; before, it is an attribute that nobody else reads."""
+    config.dataset.data_path = f"0.7 {text} 0.3 {other_text}" if spelt is str else ["0.7", text, "0.3", other_text]
+    with_nca(config, "nca:tokens=1M")
+    assert config.dataset.blend == (["nca:tokens=1M", text, other_text], [1.0, 0.7, 0.3])
+
+
+def test_a_data_path_that_has_entries_is_not_overridden(config, text):
+    config.dataset.data_path = f"nca:tokens=1M {text}"
+    with pytest.raises(NCAError, match="overridden already"):
+        with_nca(config, "nca:tokens=1M")
+
+
+@pytest.mark.skipif(not hasattr(GPTDatasetConfig, "data_path"), reason="Bridge 0.3 takes no data path")
+def test_a_data_path_of_its_own_takes_entries(config, text, build, process_group, batches_of_four):
+    config.dataset.data_path = f"{ENTRY} {text}"
+    callback = NCACallback()
+    built = datasets(config)[0]
+    assert callback.plan.switch == 8
+    expected = build([ENTRY, text], sizes=(40, 4, 4), sequence_length=1024)[0]
+    assert all(np.array_equal(built[n]["tokens"].numpy(), expected[n]["tokens"].numpy()) for n in (0, 7, 8, 11))
 
 
 def test_mock_data_no_entry_and_a_second_override_are_refused(config, text):
@@ -101,23 +130,94 @@ def test_a_checkpoint_without_curriculum_is_refused(config, text, process_group,
         callback.on_train_start(context(TrainState(consumed_train_samples=4)))
 
 
-@pytest.fixture
-def recipe(monkeypatch):
-    """Bridge's Llama 3 8B recipe; the model's figures, which it would fetch from the hub, are given here."""
-    from megatron.bridge import AutoBridge
-    from megatron.bridge.recipes.llama import llama3
-    from transformers import LlamaConfig
+@pytest.mark.parametrize("callbacks", [None, [], CallbackManager])
+def test_a_pretrain_without_the_callback_gets_it(callbacks):
+    megatron_nca.register()
+    manager = pretrain.normalize_callbacks(callbacks() if callbacks is CallbackManager else callbacks)
+    [method] = manager.list_callbacks("on_train_step_start")
+    assert isinstance(method.__self__, NCACallback)
 
-    def from_hf_pretrained(name, **_):
-        assert name == "meta-llama/Meta-Llama-3-8B"
-        figures = LlamaConfig(
-            num_hidden_layers=32, hidden_size=4096, intermediate_size=14336, num_attention_heads=32, num_key_value_heads=8,
-            vocab_size=128256, rope_theta=500000.0, max_position_embeddings=8192, architectures=["LlamaForCausalLM"],
-        )  # fmt: skip
-        return AutoBridge.from_hf_config(figures)
+
+def test_a_pretrain_with_the_callback_keeps_it():
+    callback = NCACallback(TransitionSettings(optimizer="keep"))
+    assert pretrain.normalize_callbacks([callback]).list_callbacks("on_train_start") == [callback.on_train_start]
+
+
+def test_settings_given_twice_are_refused(recipe, monkeypatch):
+    monkeypatch.setattr(bridge_launch, "_given", None)
+    omegaconf_utils.process_config_with_overrides(recipe, cli_overrides=["nca.lr=1e-4", "train.train_iters=9"])
+    assert recipe.train.train_iters == 9
+    [method] = pretrain.normalize_callbacks(None).list_callbacks("on_train_start")
+    assert method.__self__.settings.phase_lr.peak == 1e-4
+    with pytest.raises(NCAError, match="give one or the other"):
+        pretrain.normalize_callbacks([NCACallback()])
+
+
+# A recipe and what it would fetch of its model from the hub.
+LLAMA = {"architectures": ["LlamaForCausalLM"], "vocab_size": 128256, "rope_theta": 500000.0, "max_position_embeddings": 8192}
+RECIPES = {
+    "llama.llama3.llama3_8b": {
+        **LLAMA, "num_hidden_layers": 32, "hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+    },
+    "llama.llama3.llama3_70b": {
+        **LLAMA, "num_hidden_layers": 80, "hidden_size": 8192, "intermediate_size": 28672, "num_attention_heads": 64,
+        "num_key_value_heads": 8,
+    },
+    "qwen.qwen3.qwen3_8b": {
+        "architectures": ["Qwen3ForCausalLM"], "vocab_size": 151936, "num_hidden_layers": 36, "hidden_size": 4096,
+        "intermediate_size": 12288, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128,
+    },
+    "qwen.qwen3_moe.qwen3_30b_a3b": {
+        "architectures": ["Qwen3MoeForCausalLM"], "vocab_size": 151936, "num_hidden_layers": 48, "hidden_size": 2048,
+        "intermediate_size": 6144, "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128, "num_experts": 128,
+        "num_experts_per_tok": 8, "moe_intermediate_size": 768,
+    },
+    "gpt.gpt3_175b.gpt3_175b": {},
+}  # fmt: skip
+
+
+def make_recipe(name, monkeypatch):
+    """Return a pre-training recipe of Bridge's; nothing is fetched."""
+    import transformers
+    from megatron.bridge import AutoBridge
+
+    figures = RECIPES[name]
+
+    def from_hf_pretrained(*_, **__):
+        config = getattr(transformers, figures["architectures"][0].replace("ForCausalLM", "Config"))
+        return AutoBridge.from_hf_config(config(**figures))
 
     monkeypatch.setattr(AutoBridge, "from_hf_pretrained", from_hf_pretrained)
-    return llama3.llama3_8b_pretrain_config()
+    module, function = name.rsplit(".", 1)
+    return getattr(importlib.import_module(f"megatron.bridge.recipes.{module}"), f"{function}_pretrain_config")()
+
+
+@pytest.fixture
+def recipe(monkeypatch):
+    return make_recipe("llama.llama3.llama3_8b", monkeypatch)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipes_datasets_are_megatrons_bit_for_bit(name, monkeypatch, text, build, tokenizer, process_group, tmp_path):
+    recipe = make_recipe(name, monkeypatch)
+    batch, length = recipe.train.global_batch_size, recipe.dataset.seq_length
+    # As long as two of the recipe's steps, the second one begun.
+    entry = f"nca:tokens={batch * length + 1}"
+    with_nca(recipe, entry, text)
+    # Of so short a text the recipe's own split leaves nothing for validation.
+    recipe.dataset.tokenizer, recipe.dataset.path_to_cache, recipe.dataset.split = tokenizer, str(tmp_path), "90,5,5"
+    callback = NCACallback()
+    calculator.init_num_microbatches_calculator(0, None, batch, 1, 1)
+    try:
+        built = datasets(recipe, sizes=[3 * batch, 4, 4])[0]
+        expected = build([entry, text], sizes=(3 * batch, 4, 4), sequence_length=length)[0]
+    finally:
+        calculator.unset_num_microbatches_calculator()
+    assert callback.plan.switch == 2 * batch
+    for position in (0, 1, callback.plan.switch - 1, callback.plan.switch, callback.plan.switch + 1):
+        for key in ("tokens", "labels", "loss_mask", "position_ids"):
+            assert np.array_equal(built[position][key].numpy(), expected[position][key].numpy()), (position, key)
 
 
 def test_a_recipe_takes_entries_and_keeps_the_rest(recipe):
@@ -140,7 +240,7 @@ def test_an_override_of_the_command_line_takes_entries(recipe, config, text, bui
     config.dataset.blend = recipe.dataset.blend
     callback = NCACallback()
     built = datasets(config)[0]
-    assert callback.transition.plan.switch == 8
+    assert callback.plan.switch == 8
     expected = build([ENTRY, text], sizes=(40, 4, 4), sequence_length=1024)[0]
     assert all(np.array_equal(built[n]["tokens"].numpy(), expected[n]["tokens"].numpy()) for n in (0, 7, 8, 11))
 

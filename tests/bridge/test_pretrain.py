@@ -14,7 +14,6 @@ import pytest
 if importlib.util.find_spec("megatron") is None or importlib.util.find_spec("megatron.bridge") is None:
     pytest.skip("needs Megatron-Bridge; make test-bridge brings it", allow_module_level=True)
 
-from megatron_nca.testing.corpus import write_corpus
 
 pytestmark = pytest.mark.slow
 
@@ -22,25 +21,25 @@ PROJECT = Path(__file__).parents[2]
 SWITCH, STEPS = 10, 24
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    documents = [bytes(97 + (7 * start + place * place) % 13 for place in range(400)) for start in range(200)]
-    return write_corpus(tmp_path_factory.mktemp("corpus") / "text", documents)
-
-
-def launch(folder, corpus, die_after=None):
+def launch(folder, corpus, *options, ranks=1):
     """Run the script; return its exit status, what it printed, and {step: (loss, learning rate)}, bit for bit."""
-    command = [sys.executable, "-m", "megatron_nca.testing", "--plain", str(PROJECT / "tests/bridge/tiny_pretrain.py")]
-    died = () if die_after is None else (str(die_after),)
-    environment = {
-        **os.environ, "CUDA_VISIBLE_DEVICES": "", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1",
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29781", "PYTHONPATH": str(PROJECT),
-    }  # fmt: skip
+    torchrun = [
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        str(ranks),
+        "--master-addr",
+        "127.0.0.1",
+        "--master-port",
+        "29781",
+    ]
+    script = ["tests/bridge/tiny_pretrain.py", str(corpus), "--folder", str(folder), *options]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
     folder.mkdir(exist_ok=True)
     log = folder / "log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            [*command, str(folder), str(corpus), *died], cwd=folder, env=environment, stdout=output, stderr=output,
+            [sys.executable, *torchrun, *script], cwd=PROJECT, env=environment, stdout=output, stderr=output,
             start_new_session=True,
         )  # fmt: skip
         status = process.wait(timeout=300)
@@ -80,13 +79,42 @@ def test_the_learning_rate_restarts_with_the_text(whole):
     assert rates[STEPS] == pytest.approx(1e-4)
 
 
-def test_killed_in_both_phases_it_ends_with_the_same_losses(whole, corpus, tmp_path):
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_killed_in_both_phases_it_ends_with_the_same_losses(ranks, whole, corpus, tmp_path):
+    """The last rank dies, so that the others must notice; every attempt but the first starts from a checkpoint."""
+    expected = whole[1]
+    if ranks > 1:
+        status, output, expected = launch(tmp_path / "whole", corpus, ranks=ranks)
+        assert status == 0, output
+        assert output.count("switch to text") == 1
+        for step in range(1, STEPS + 1):
+            assert loss(expected, step) == pytest.approx(loss(whole[1], step), rel=1e-5)
     for die_after in (7, 13):
-        status, output, steps = launch(tmp_path, corpus, die_after)
-        assert status == -signal.SIGKILL, output
-        assert steps == {step: whole[1][step] for step in steps}
-    status, output, steps = launch(tmp_path, corpus)
+        status, output, steps = launch(tmp_path / "killed", corpus, "--die-after", str(die_after), ranks=ranks)
+        assert status == 1
+        assert "Signal 9 (SIGKILL)" in output
+        assert steps
+        assert steps == {step: expected[step] for step in steps}
+    status, output, steps = launch(tmp_path / "killed", corpus, ranks=ranks)
     assert status == 0, output
-    assert steps == {step: whole[1][step] for step in range(11, STEPS + 1)}
+    assert steps == {step: expected[step] for step in range(11, STEPS + 1)}
     # The last checkpoint before the second kill is that of the boundary, so the switch is still to come.
     assert output.count("switch to text") == 1
+
+
+def test_overrides_of_the_command_line_reach_the_transition(whole, corpus, tmp_path):
+    status, output, steps = launch(tmp_path, corpus, "nca.lr=5e-4", "nca.reinit=embeddings,mlp", "train.train_iters=13")
+    assert status == 0, output
+    assert "reinitialised embeddings, mlp" in output
+    rates = {step: float.fromhex(rate) for step, (_, rate) in steps.items()}
+    assert max(rates[step] for step in range(1, SWITCH)) == pytest.approx(5e-4)
+    assert rates[SWITCH + 2] == pytest.approx(1e-3)
+
+
+def test_resumed_under_another_curriculum_it_is_refused_before_a_step(corpus, tmp_path):
+    status, output, _ = launch(tmp_path, corpus, "--die-after", "6")
+    assert status == 1
+    status, output, steps = launch(tmp_path, corpus, f"dataset.blend=[[nca:tokens=10000,{corpus}],null]")
+    assert status == 1
+    assert not steps
+    assert "the checkpoint was written under another curriculum" in output

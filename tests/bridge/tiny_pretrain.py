@@ -1,22 +1,26 @@
-"""Bridge's own ``pretrain`` from NCA to text, of a model that a CPU trains in seconds.
+"""Bridge's own ``pretrain`` from NCA to text, of a model that a CPU trains in seconds; the CPU stands in for a GPU.
 
-    python -m megatron_nca.testing --plain tests/bridge/tiny_pretrain.py FOLDER TEXT [DIE_AFTER_STEP]
+    python tests/bridge/tiny_pretrain.py TEXT --folder FOLDER [--die-after STEP] [--sleep-after STEP SECONDS] [OVERRIDE ...]
 
-TEXT is the prefix of an indexed dataset. Run again with the same FOLDER, it goes on from the last checkpoint. Given
-DIE_AFTER_STEP, it kills itself there, as a lost node would.
+TEXT is the prefix of an indexed dataset. Run again with the same FOLDER, it goes on from the last checkpoint. With --die-after
+the last rank kills itself after that step, as a lost node would; with --sleep-after that step takes so many seconds longer.
 """
 
 # ruff: noqa: E402
+import argparse
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from megatron_nca.testing import install
 from tests.bridge import te_names
 
+install()
 te_names.provide()
 
 import megatron.core.datasets.utils
@@ -31,27 +35,33 @@ from megatron.bridge.training.callbacks import Callback
 from megatron.bridge.training.gpt_step import forward_step
 from megatron.bridge.training.mixed_precision import MixedPrecisionConfig
 from megatron.bridge.training.pretrain import pretrain
+from megatron.bridge.training.utils.omegaconf_utils import process_config_with_overrides
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 
-from megatron_nca.frameworks.megatron_bridge import NCACallback, with_nca
+from megatron_nca.frameworks.megatron_bridge import with_nca
 
 STEPS, SEQUENCE, BATCH = 24, 64, 8
 ENTRY = "nca:tokens=5000,grid=4,colors=3,gzip=none,trajectory=64"
 
 
 class PrintState(Callback):
-    """Prints every step's loss and learning rate, and dies where it is told to."""
+    """Prints every step's loss and learning rate, and dies or sleeps where it is told to."""
 
-    def __init__(self, die_after: int | None) -> None:
+    def __init__(self, die_after: int | None, sleep_after: tuple[int, int] | None) -> None:
         self.die_after = die_after
+        self.sleep_after = sleep_after
 
     def on_train_step_end(self, context: Any) -> None:
         """Print in full precision, so that two runs can be compared bit for bit."""
         step = context.state.train_state.step + 1
-        loss = next(iter(context.loss_dict.values()))
-        print("LOSS", step, float(loss).hex(), context.optimizer.param_groups[0]["lr"].hex(), flush=True)
-        if step == self.die_after:
+        rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        if rank == 0:
+            loss = next(iter(context.loss_dict.values()))
+            print(f"LOSS {step} {float(loss).hex()} {context.optimizer.param_groups[0]['lr'].hex()}", flush=True)
+        if step == self.die_after and rank == ranks - 1:
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.sleep_after and step == self.sleep_after[0]:
+            time.sleep(self.sleep_after[1])
 
 
 def layer_spec(config: Any) -> Any:
@@ -88,10 +98,17 @@ def config(folder: str, text: str) -> Any:
     return with_nca(cfg, ENTRY, text)
 
 
-def main(folder: str, text: str, die_after: int | None) -> None:
-    """Pre-train, from the last checkpoint in ``folder`` where there is one."""
-    pretrain(config(folder, text), forward_step, callbacks=[NCACallback(), PrintState(die_after)])
+def main() -> None:
+    """Pre-train, from the last checkpoint in the folder where there is one."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("text")
+    parser.add_argument("--folder", required=True)
+    parser.add_argument("--die-after", type=int)
+    parser.add_argument("--sleep-after", type=int, nargs=2)
+    args, overrides = parser.parse_known_args()
+    cfg = process_config_with_overrides(config(args.folder, args.text), cli_overrides=overrides)
+    pretrain(cfg, forward_step, callbacks=[PrintState(args.die_after, args.sleep_after)])
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else None)
+    main()

@@ -11,18 +11,11 @@ import pytest
 
 pytest.importorskip("nemo", reason="needs NeMo 2.7; make test-nemo brings it")
 
-from megatron_nca.testing.corpus import write_corpus
 
 pytestmark = pytest.mark.slow
 
 PROJECT = Path(__file__).parents[2]
 SWITCH, STEPS = 10, 24
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    documents = [bytes(97 + (7 * start + place * place) % 13 for place in range(400)) for start in range(200)]
-    return write_corpus(tmp_path_factory.mktemp("corpus") / "text", documents)
 
 
 def start(folder, corpus, *die_after):

@@ -10,7 +10,6 @@ import pytest
 pytest.importorskip("nemo", reason="needs NeMo 2.7; make test-nemo brings it")
 
 from megatron_nca.testing.corpus import write_corpus
-from tests.slurm.cluster import Cluster, why_not
 
 pytestmark = pytest.mark.slow
 
@@ -89,20 +88,6 @@ def test_the_batch_script_outlives_its_job(batch_script, line):
 def test_the_batch_script_takes_a_container(batch_script):
     assert "--container-image image.sqsh" in batch_script
     assert "--container-mounts /data:/data," in batch_script
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    if why_not() is not None:
-        pytest.skip(f"a SLURM cluster {why_not()}")
-    with Cluster(tmp_path_factory.mktemp("slurm")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    documents = [bytes(97 + (7 * start + place * place) % 13 for place in range(400)) for start in range(200)]
-    return write_corpus(tmp_path_factory.mktemp("corpus") / "text", documents)
 
 
 def submit(cluster, folder, corpus, launcher, *options):

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from megatron_nca.testing.checkouts import compile_helpers, extension_suffix, find_checkouts
-from megatron_nca.testing.corpus import write_corpus
 from megatron_nca.testing.megatron_lm import CPU_FLAGS, TINY_GPT_FLAGS
 from megatron_nca.testing.training_log import parse_log
-from tests.slurm.cluster import Cluster, why_not
+from tests.slurm.cluster import why_not
 
 PROJECT = Path(__file__).parents[2]
 SCRIPT = PROJECT / "examples/slurm/megatron_lm.sbatch"
@@ -37,10 +36,12 @@ exec {python} "$@"
 """
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    with Cluster(tmp_path_factory.mktemp("slurm")) as running:
-        yield running
+# The first attempt takes longer than its time limit allows.
+SLOW_PYTHON = """\
+#!/bin/bash
+(( ${{SLURM_RESTART_COUNT:-0}} )) || export MEGATRON_NCA_HOLD_AT=7 MEGATRON_NCA_HOLD_SECONDS=62
+exec {python} "$@"
+"""
 
 
 @pytest.fixture(scope="module")
@@ -51,16 +52,12 @@ def checkout():
     return chosen
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    documents = [bytes(97 + (7 * start + place * place) % 13 for place in range(400)) for start in range(200)]
-    return write_corpus(tmp_path_factory.mktemp("corpus") / "text", documents)
-
-
 class Job:
     """One submission of the example script."""
 
-    def __init__(self, cluster, checkout, corpus, folder, python=sys.executable, log="job.log"):
+    def __init__(
+        self, cluster, checkout, corpus, folder, python=sys.executable, log="job.log", minutes=20, margin=2, options=()
+    ):
         self.cluster, self.folder, self.log_path = cluster, folder, folder / log
         counted = 255 if checkout.version < (0, 18) else 256
         tokenizer = ("--tokenizer-type", "NullTokenizer", "--vocab-size", str(counted))
@@ -74,15 +71,15 @@ class Job:
             "PYTHON": str(python),
             "LAUNCHER": "megatron_nca.testing",
             "GPUS_PER_NODE": "1",
-            "MARGIN": "2",
+            "MARGIN": str(margin),
             "HEAD_ADDRESS": "127.0.0.1",
             "PYTHONPATH": str(PROJECT),
             "OMP_NUM_THREADS": "1",
             "CUDA_VISIBLE_DEVICES": "",
             "MAKEFLAGS": f"LIBEXT={extension_suffix()}",
         }
-        options = ("--parsable", "--time=20", f"--output={self.log_path}", f"--job-name={folder.name}", f"--chdir={folder}")
-        self.id = cluster("sbatch", *options, str(SCRIPT), environment=environment).strip()
+        words = ("--parsable", f"--time={minutes}", f"--output={self.log_path}", f"--chdir={folder}", *options)
+        self.id = cluster("sbatch", f"--job-name={folder.name}", *words, str(SCRIPT), environment=environment).strip()
 
     def text(self):
         return self.log_path.read_text() if self.log_path.exists() else ""
@@ -140,6 +137,25 @@ def test_killed_twice_and_queued_again_it_ends_with_the_same_losses(whole, clust
     first = [min(parse_log(text).losses) for text in job.attempts()]
     assert first == [1, 6, SWITCH + 1]
     assert losses(job) == losses(whole)
+
+
+def test_out_of_time_it_saves_and_goes_on_with_the_same_losses(whole, cluster, checkout, corpus, tmp_path):
+    """Megatron-LM ends a minute after the start, two before the limit, at a step that no interval would have saved."""
+    python = tmp_path / "python"
+    python.write_text(SLOW_PYTHON.format(python=sys.executable))
+    python.chmod(0o755)
+    # SLURM's own signal comes later than in the script, whose two minutes would be most of this limit.
+    job = Job(cluster, checkout, corpus, tmp_path, python, minutes=3, margin=1, options=["--signal=B:USR1@10"]).end()
+    first, second, *_ = job.attempts()
+    assert "queued again: saved before the time limit" in first
+    assert min(parse_log(second).losses) == max(parse_log(first).losses) + 1 < SWITCH
+    assert losses(job) == losses(whole)
+
+
+def test_a_time_limit_without_time_to_train_is_refused(cluster, checkout, corpus, tmp_path):
+    job = Job(cluster, checkout, corpus, tmp_path, minutes=2, margin=15)
+    assert cluster.wait_for_end(job.id, 60) == "FAILED"
+    assert "raise --time or lower MARGIN" in job.text()
 
 
 def test_a_complete_run_ends_at_once(whole, cluster, checkout, corpus):

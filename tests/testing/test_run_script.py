@@ -49,6 +49,19 @@ def test_a_held_run_stops_once_it_has_logged_the_iteration(tmp_path):
     held.wait()
 
 
+def test_a_run_held_for_some_seconds_goes_on(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import time\nfor i in range(1, 5):\n    print(f' iteration {i:8d}/ 8 | lm loss: 1.0 |', time.time(), flush=True)"
+    )
+    command, environment = command_of("--plain", script)
+    holds = {"MEGATRON_NCA_HOLD_AT": "3", "MEGATRON_NCA_HOLD_SECONDS": "1"}
+    printed = subprocess.run(command, env=environment | holds, stdout=subprocess.PIPE, text=True, check=True).stdout
+    times = [float(line.split()[-1]) for line in printed.splitlines()]
+    assert len(times) == 4
+    assert times[3] - times[2] >= 1
+
+
 def test_without_a_script_the_usage_is_shown(tmp_path):
     result = run("--plain", cwd=tmp_path)
     assert result.returncode == 1
