@@ -183,6 +183,9 @@ def make_recipe(name, monkeypatch):
     from megatron.bridge import AutoBridge
 
     figures = RECIPES[name]
+    # A recipe with experts asks which GPU dispatches to them.
+    gpu = SimpleNamespace(major=9, minor=0, name="NVIDIA H100")
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda *_: gpu)
 
     def from_hf_pretrained(*_, **__):
         config = getattr(transformers, figures["architectures"][0].replace("ForCausalLM", "Config"))

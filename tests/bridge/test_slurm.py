@@ -83,10 +83,10 @@ def test_a_rank_that_dies_twice_costs_no_loss(whole, cluster, corpus, tmp_path):
 
 
 def test_out_of_time_it_saves_and_goes_on_with_the_same_losses(whole, cluster, corpus, tmp_path):
-    """Bridge ends a minute after the start, two before the limit, at a step that no interval would have saved."""
-    # SLURM's own signal comes later than in the script, whose two minutes would be most of this limit.
+    """Bridge ends two minutes after the start, two before the limit, at a step that no interval would have saved."""
+    # SLURM's own signal comes later than in the script, whose two minutes would be half of this limit.
     signal = ["--signal=B:USR1@10"]
-    job = Job(cluster, corpus, tmp_path, "--sleep-after 7 62", minutes=3, margin=1, options=signal)
+    job = Job(cluster, corpus, tmp_path, "--sleep-after 7 121", minutes=4, margin=2, options=signal)
     assert "queued again: saved before the time limit" in job.attempts[0]
     losses, first = job.losses()
     assert first[:2] == [1, 8]
