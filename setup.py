@@ -14,7 +14,16 @@ CLI = ["matplotlib>=3.8", "pillow>=10.1", "tqdm>=4.66"]
 DEMO = [*MEGATRON, *CLI, "tokenizers>=0.20", "pybind11>=2.13"]
 # What Megatron-LM's own scripts import beyond that; its checkout brings no list of it.
 MEGATRON_LM = ["einops>=0.8", "pydantic>=2", "regex", "six"]
-TEST = [*DEMO, *MEGATRON_LM, "pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "scipy>=1.11", "psutil>=5.9", "playwright>=1.40"]
+TEST = [
+    *DEMO,
+    *MEGATRON_LM,
+    "pytest>=8",
+    "pytest-timeout>=2.3",
+    "hypothesis>=6.100",
+    "scipy>=1.11",
+    "psutil>=5.9",
+    "playwright>=1.40",
+]
 # NeMo 2.7.3 calls Megatron-Core's optimizers with arguments that 0.16 no longer has.
 NEMO = ["nemo-toolkit[nlp,llm]==2.7.3", "nemo-run", "lightning", "megatron-core==0.15.3", "pyarrow<20", "leptonai==0.27.3"]
 BRIDGE = ["megatron-bridge==0.3.1", "megatron-core==0.16.1", "megatron-energon", "nvidia-modelopt"]

@@ -1,11 +1,12 @@
 """A real ``llm.pretrain`` from NCA to text that a CPU finishes in seconds.
 
-    python -m megatron_nca.testing --plain examples/nemo/tiny_pretrain.py FOLDER TEXT [DIE_AFTER_STEP]
+    python -m megatron_nca.testing --plain examples/nemo/tiny_pretrain.py FOLDER TEXT [--die-after STEP] [--wait-after STEP]
 
-TEXT is the prefix of an indexed dataset of bytes. Run again with the same FOLDER, it goes on from the last checkpoint. Given
-DIE_AFTER_STEP, it kills itself there, as a lost node would.
+TEXT is the prefix of an indexed dataset of bytes. Run again with the same FOLDER, it goes on from the last checkpoint. With
+--die-after the last rank kills itself after that step, as a lost node would; with --wait-after all wait there for a signal.
 """
 
+import argparse
 import os
 import signal
 import sys
@@ -38,16 +39,20 @@ class Bytes:
 
 
 class PrintLosses(lightning.Callback):
-    """Prints every step's loss, and dies where it is told to."""
+    """Prints every step's loss, and dies or waits where it is told to."""
 
-    def __init__(self, die_after: int | None) -> None:
+    def __init__(self, die_after: int | None, wait_after: int | None) -> None:
         self.die_after = die_after
+        self.wait_after = wait_after
 
     def on_train_batch_end(self, trainer: Any, *rest: Any) -> None:
         """Print in full precision, so that two runs can be compared bit for bit."""
-        print("LOSS", trainer.global_step, float(trainer.callback_metrics["reduced_train_loss"]).hex(), flush=True)
-        if trainer.global_step == self.die_after:
+        if trainer.is_global_zero:
+            print(f"LOSS {trainer.global_step} {float(trainer.callback_metrics['reduced_train_loss']).hex()}", flush=True)
+        if trainer.global_step == self.die_after and trainer.global_rank == trainer.world_size - 1:
             os.kill(os.getpid(), signal.SIGKILL)
+        if trainer.global_step == self.wait_after:
+            signal.pause()
 
 
 def layer_spec(config: Any) -> Any:
@@ -78,10 +83,17 @@ def model() -> llm.GPTModel:
     return llm.GPTModel(config, tokenizer=Bytes())
 
 
-def main(folder: str, text: str, die_after: int | None) -> None:
-    """Pre-train, from the last checkpoint in ``folder`` where there is one."""
+def main() -> None:
+    """Pre-train, from the last checkpoint in the folder where there is one."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder")
+    parser.add_argument("text")
+    parser.add_argument("--die-after", type=int)
+    parser.add_argument("--wait-after", type=int)
+    args = parser.parse_args()
+    folder = args.folder
     data = NCADataModule(
-        [ENTRY, text],
+        [ENTRY, args.text],
         seq_length=SEQUENCE,
         micro_batch_size=4,
         global_batch_size=BATCH,
@@ -94,6 +106,7 @@ def main(folder: str, text: str, die_after: int | None) -> None:
     trainer = nl.Trainer(
         accelerator="gpu",
         devices=1,
+        num_nodes=int(os.environ.get("SLURM_NNODES", 1)),
         max_steps=STEPS,
         val_check_interval=5,
         limit_val_batches=1,
@@ -102,7 +115,7 @@ def main(folder: str, text: str, die_after: int | None) -> None:
         log_every_n_steps=1,
         strategy=nl.MegatronStrategy(ckpt_async_save=False, ddp=DistributedDataParallelConfig()),
         use_distributed_sampler=False,
-        callbacks=[PrintLosses(die_after)],
+        callbacks=[PrintLosses(args.die_after, args.wait_after)],
         enable_progress_bar=False,
         logger=False,
     )
@@ -122,4 +135,4 @@ def main(folder: str, text: str, die_after: int | None) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else None)
+    main()

@@ -18,14 +18,14 @@ PROJECT = Path(__file__).parents[2]
 SWITCH, STEPS = 10, 24
 
 
-def start(folder, corpus, *die_after):
+def start(folder, corpus, *options):
     command = [sys.executable, "-m", "megatron_nca.testing", "--plain", PROJECT / "examples/nemo/tiny_pretrain.py"]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     output, errors = folder / "output", folder / "errors"
     with output.open("w") as out, errors.open("w") as err:
         # What a killed process has started, checkpoint writers for one, goes with its session.
         process = subprocess.Popen(
-            [*map(str, command), str(folder), str(corpus), *map(str, die_after)],
+            [*map(str, command), str(folder), str(corpus), *map(str, options)],
             stdout=out, stderr=err, env=environment, cwd=folder, start_new_session=True,
         )  # fmt: skip
         try:
@@ -58,7 +58,7 @@ def test_killed_in_the_phase_and_after_the_switch_it_ends_with_the_same_losses(w
     """Killed after step 7 it goes on from 5, from which it crosses the switch; killed after 13, from 10 or 11."""
     seen = {}
     for stop in (7, 13, None):
-        done, losses = start(tmp_path, corpus, *([stop] if stop else []))
+        done, losses = start(tmp_path, corpus, *(["--die-after", stop] if stop else []))
         assert done.returncode == (-signal.SIGKILL if stop else 0), done.stderr[-3000:]
         assert not seen or min(losses) > 1
         seen |= losses

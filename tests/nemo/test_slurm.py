@@ -1,6 +1,7 @@
 """NeMo-Run's SlurmExecutor as examples/slurm sets it up: its batch script, and that script on a real cluster."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -41,9 +42,18 @@ nemo_recipe.submit(task, args)
 DYING_PYTHON = """\
 #!/bin/bash
 case "${{SLURM_RESTART_COUNT:-0}}" in
-    0) exec {python} "$@" 7 ;;
-    1) exec {python} "$@" 13 ;;
+    0) exec {python} "$@" --die-after 7 ;;
+    1) exec {python} "$@" --die-after 13 ;;
 esac
+exec {python} "$@"
+"""
+
+
+# The first job of a chain waits to be told that its time is up; a link is made once, whichever rank does it.
+WAITING_PYTHON = """\
+#!/bin/bash
+ln -s "$SLURM_JOB_ID" {folder}/first 2> /dev/null
+[[ $(readlink {folder}/first) == "$SLURM_JOB_ID" ]] && set -- "$@" --wait-after 7
 exec {python} "$@"
 """
 
@@ -94,7 +104,7 @@ def submit(cluster, folder, corpus, launcher, *options):
     """Submit through the example, and return the ids of the jobs in the queue."""
     script = PROJECT / "examples/nemo/tiny_pretrain.py"
     done = subprocess.run(
-        [sys.executable, "-c", SUBMIT, *map(str, (launcher, script, folder, corpus)), "--name", folder.name, *options],
+        [sys.executable, "-c", SUBMIT, *map(str, (launcher, script, folder, corpus)), "--name", folder.name, "--nodes", "2", *options],
         capture_output=True, text=True, cwd=PROJECT, env=cluster.environment | environment(folder), timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
@@ -119,6 +129,34 @@ def whole(cluster, corpus, tmp_path_factory):
     state = cluster.wait_for_end(job, 300)
     assert state == "COMPLETED", [log.read_text()[-3000:] for log in folder.glob("nemorun/**/*.out")]
     return losses(folder)[0]
+
+
+def test_the_job_runs_on_both_nodes_and_trains_as_one_rank_does(whole, corpus, tmp_path):
+    command = [
+        "-m",
+        "megatron_nca.testing",
+        "--plain",
+        str(PROJECT / "examples/nemo/tiny_pretrain.py"),
+        str(tmp_path),
+        str(corpus),
+    ]
+    done = subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, env=environment(tmp_path), cwd=tmp_path, timeout=300
+    )
+    alone = {int(step): loss for _, step, loss in map(str.split, re.findall("^LOSS.*", done.stdout, re.MULTILINE))}
+    assert sorted(alone) == sorted(whole) == list(range(1, STEPS + 1))
+    for step, loss in alone.items():
+        assert float.fromhex(whole[step]) == pytest.approx(float.fromhex(loss), rel=1e-5)
+
+
+def test_out_of_time_it_saves_and_the_next_of_the_chain_goes_on(cluster, corpus, whole, tmp_path):
+    """SLURM's SIGTERM comes five minutes before the limit, at a step that no interval would have saved."""
+    launcher = tmp_path / "python"
+    launcher.write_text(WAITING_PYTHON.format(folder=tmp_path, python=sys.executable))
+    launcher.chmod(0o755)
+    jobs = submit(cluster, tmp_path, corpus, launcher, "--jobs", "2", "--time", "00:07:00")
+    assert [cluster.wait_for_end(job, 400) for job in jobs] == ["COMPLETED", "COMPLETED"]
+    assert losses(tmp_path) == (whole, [1, 8])
 
 
 def test_killed_and_queued_again_it_ends_with_the_same_losses(cluster, corpus, whole, tmp_path):
