@@ -3,7 +3,8 @@
     python -m megatron_nca.testing --plain examples/nemo/tiny_pretrain.py FOLDER TEXT [--die-after STEP] [--wait-after STEP]
 
 TEXT is the prefix of an indexed dataset of bytes. Run again with the same FOLDER, it goes on from the last checkpoint. With
---die-after the last rank kills itself after that step, as a lost node would; with --wait-after all wait there for a signal.
+--die-after the last rank kills itself after that step, as a lost node would; with --wait-after all wait there for a signal. At
+SIGURG it saves and ends.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from megatron.core.distributed import DistributedDataParallelConfig
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 from megatron.core.optimizer import OptimizerConfig
 from nemo.collections import llm
+from nemo.lightning.pytorch.callbacks import PreemptionCallback
 from nemo.lightning.pytorch.optim import CosineAnnealingScheduler, MegatronOptimizerModule
 
 from megatron_nca.frameworks.nemo import NCADataModule
@@ -115,7 +117,7 @@ def main() -> None:
         log_every_n_steps=1,
         strategy=nl.MegatronStrategy(ckpt_async_save=False, ddp=DistributedDataParallelConfig()),
         use_distributed_sampler=False,
-        callbacks=[PrintLosses(args.die_after, args.wait_after)],
+        callbacks=[PrintLosses(args.die_after, args.wait_after), PreemptionCallback(signal.SIGURG)],
         enable_progress_bar=False,
         logger=False,
     )

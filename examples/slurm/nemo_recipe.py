@@ -3,24 +3,28 @@
     python examples/slurm/nemo_recipe.py /data/text_document --account ACCOUNT --folder /results --nodes 4 --jobs 3
 
 Run it on a login node. --jobs submits a chain: jobs of one name wait for each other (--dependency=singleton), and each goes on
-from the last checkpoint in --folder. Five minutes before its time limit a job gets SIGTERM, saves and ends, so that the next
+from the last checkpoint in --folder. Five minutes before its time limit a job gets a signal, saves and ends, so that the next
 one begins; a job that is preempted, or whose ranks die, is queued again under its own number. --dry-run submits nothing.
 """
 
 import argparse
 import copy
 import os
+import signal
 from typing import Any
 
 import nemo_run as run
 from nemo.collections import llm
 from nemo.collections.llm.recipes.precision.mixed_precision import bf16_with_fp8_mixed
-from nemo.lightning.run.plugins import PreemptionPlugin
+from nemo.lightning.pytorch.callbacks import PreemptionCallback
 from nemo_run.config import get_nemorun_home
 
 from megatron_nca.frameworks.nemo import with_nca
 
 SECONDS_TO_SAVE = 300
+# SLURM signals every process of a step. SIGTERM, the default of NeMo's PreemptionPlugin, ends the process through which
+# Megatron-Core's checkpoint writers speak, and the save fails; this one is heeded by the callback and by nothing else.
+SAVE_SIGNAL = signal.SIGURG
 # Hundreds of ranks must not lock the caches of compiled kernels on a shared file system: each node has its own.
 NODE_LOCAL_CACHES = {
     "NUMBA_CACHE_DIR": "/tmp/nca-$SLURM_JOB_ID/numba",
@@ -33,11 +37,12 @@ def make_recipe(args: argparse.Namespace) -> run.Partial:
     recipe = getattr(llm, args.recipe).pretrain_recipe(dir=args.folder, name=args.name, num_nodes=args.nodes)
     if args.fp8:
         recipe.trainer.plugins = bf16_with_fp8_mixed()
+    recipe.trainer.callbacks.append(run.Config(PreemptionCallback, sig=int(SAVE_SIGNAL)))
     return with_nca(recipe, args.entry, args.text, index_mapping_dir=f"{args.folder}/index")
 
 
 def make_executor(args: argparse.Namespace) -> run.SlurmExecutor:
-    """Return the job: one task a GPU, started by srun itself, so that SIGTERM reaches ranks that no launcher then kills."""
+    """Return the job: one task a GPU, started by srun itself, so that a signal reaches ranks that no launcher then kills."""
     return run.SlurmExecutor(
         account=args.account,
         partition=args.partition,
@@ -49,6 +54,7 @@ def make_executor(args: argparse.Namespace) -> run.SlurmExecutor:
         time=args.time,
         additional_parameters={"requeue": True, "dependency": "singleton"},
         retries=args.restarts,
+        signal=f"{SAVE_SIGNAL:d}@{SECONDS_TO_SAVE}",
         container_image=args.container,
         container_mounts=args.mounts,
         env_vars=dict(NODE_LOCAL_CACHES),
@@ -85,9 +91,8 @@ def make_parser() -> argparse.ArgumentParser:
 def submit(task: Any, args: argparse.Namespace) -> None:
     """Submit the chain, and return while it waits in the queue."""
     for _ in range(args.jobs):
-        # A plugin changes the task it is given, and NeMo-Run the executor.
-        plugin = PreemptionPlugin(preempt_time=SECONDS_TO_SAVE)
-        run.run(copy.deepcopy(task), make_executor(args), plugins=plugin, name=args.name, dryrun=args.dry_run, detach=True)
+        # NeMo-Run changes what it is given.
+        run.run(copy.deepcopy(task), make_executor(args), name=args.name, dryrun=args.dry_run, detach=True)
 
 
 def main() -> None:

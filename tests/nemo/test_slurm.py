@@ -84,7 +84,7 @@ def batch_script(tmp_path_factory):
         "#SBATCH --gpus-per-node=8",
         "#SBATCH --requeue",
         "#SBATCH --dependency=singleton",
-        "#SBATCH --signal=15@300",
+        "#SBATCH --signal=23@300",
         "#SBATCH --open-mode=append",
         "#SBATCH --job-name=nca-llama3_8b_nca",
         "export NUMBA_CACHE_DIR=/tmp/nca-$SLURM_JOB_ID/numba",
@@ -95,6 +95,16 @@ def test_the_batch_script_outlives_its_job(batch_script, line):
     assert line in batch_script.splitlines()
 
 
+def test_the_recipe_heeds_the_signal_that_the_job_gets(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(PROJECT / "examples/slurm")
+    import nemo_recipe
+    from nemo.lightning.pytorch.callbacks import PreemptionCallback
+
+    args = nemo_recipe.make_parser().parse_args(["/data/text_document", "--account", "a", "--folder", str(tmp_path)])
+    [callback] = [c for c in nemo_recipe.make_recipe(args).trainer.callbacks if c.__fn_or_cls__ is PreemptionCallback]
+    assert nemo_recipe.make_executor(args).signal == f"{callback.sig}@300"
+
+
 def test_the_batch_script_takes_a_container(batch_script):
     assert "--container-image image.sqsh" in batch_script
     assert "--container-mounts /data:/data," in batch_script
@@ -103,8 +113,9 @@ def test_the_batch_script_takes_a_container(batch_script):
 def submit(cluster, folder, corpus, launcher, *options):
     """Submit through the example, and return the ids of the jobs in the queue."""
     script = PROJECT / "examples/nemo/tiny_pretrain.py"
+    options = ("--nodes", "2", "--name", folder.name, *options)
     done = subprocess.run(
-        [sys.executable, "-c", SUBMIT, *map(str, (launcher, script, folder, corpus)), "--name", folder.name, "--nodes", "2", *options],
+        [sys.executable, "-c", SUBMIT, *map(str, (launcher, script, folder, corpus)), *options],
         capture_output=True, text=True, cwd=PROJECT, env=cluster.environment | environment(folder), timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
@@ -150,7 +161,7 @@ def test_the_job_runs_on_both_nodes_and_trains_as_one_rank_does(whole, corpus, t
 
 
 def test_out_of_time_it_saves_and_the_next_of_the_chain_goes_on(cluster, corpus, whole, tmp_path):
-    """SLURM's SIGTERM comes five minutes before the limit, at a step that no interval would have saved."""
+    """SLURM's signal comes five minutes before the limit, at a step that no interval would have saved."""
     launcher = tmp_path / "python"
     launcher.write_text(WAITING_PYTHON.format(folder=tmp_path, python=sys.executable))
     launcher.chmod(0o755)

@@ -89,8 +89,10 @@ class Cluster:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        with contextlib.suppress(subprocess.CalledProcessError):
+        # A step that does not heed SIGTERM would outlive the daemons, and hold its port.
+        with contextlib.suppress(subprocess.CalledProcessError, TimeoutError):
             self("scancel", "--user=root")
+            _wait(lambda: not self("squeue", "-h"), 30, "the jobs do not end")
         for daemon in reversed(self._daemons):
             daemon.terminate()
         for daemon in self._daemons:
