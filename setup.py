@@ -26,7 +26,15 @@ TEST = [
 ]
 # NeMo 2.7.3 calls Megatron-Core's optimizers with arguments that 0.16 no longer has.
 NEMO = ["nemo-toolkit[nlp,llm]==2.7.3", "nemo-run", "lightning", "megatron-core==0.15.3", "pyarrow<20", "leptonai==0.27.3"]
-BRIDGE = ["megatron-bridge==0.3.1", "megatron-core==0.16.1", "megatron-energon", "nvidia-modelopt"]
+# Bridge 0.6 wants Python 3.12.
+BRIDGE = [
+    "megatron-bridge==0.3.1; python_version<'3.12'",
+    "megatron-core==0.16.1; python_version<'3.12'",
+    "megatron-bridge==0.6.2; python_version>='3.12'",
+    "megatron-core==0.19.2; python_version>='3.12'",
+    "megatron-energon",
+    "nvidia-modelopt",
+]
 DOCS = ["sphinx>=8.1", "myst-parser>=4", "furo>=2024.8.6"]
 LINT = ["ruff==0.17.6", "mypy==2.4.1"]
 

@@ -1,6 +1,6 @@
 """Llama 3 8B from NCA to text with FP8, by Megatron-Bridge.
 
-torchrun --nproc-per-node 8 examples/bridge/llama3_8b.py /data/text_document --folder /results train.global_batch_size=256
+torchrun --nproc-per-node 8 examples/bridge/llama3_8b.py /data/text_document --folder /results nca.lr=1e-4
 """
 
 import argparse
@@ -11,9 +11,7 @@ from megatron.bridge.training.gpt_step import forward_step
 from megatron.bridge.training.pretrain import pretrain
 from megatron.bridge.training.utils.omegaconf_utils import process_config_with_overrides
 
-from megatron_nca.frameworks.megatron_bridge import NCACallback, with_nca
-from megatron_nca.training import TransitionSettings
-from megatron_nca.training.learning_rate import PhaseLearningRate
+from megatron_nca.frameworks.megatron_bridge import with_nca
 
 
 def make_config(text: str, folder: str) -> Any:
@@ -32,8 +30,7 @@ def main() -> None:
     parser.add_argument("--folder", default="/results", help="checkpoints and logs")
     args, overrides = parser.parse_known_args()
     config = process_config_with_overrides(make_config(args.text, args.folder), cli_overrides=overrides)
-    settings = TransitionSettings(phase_lr=PhaseLearningRate(peak=1e-4))
-    pretrain(config, forward_step, callbacks=[NCACallback(settings, seed=config.rng.seed)])
+    pretrain(config, forward_step)
 
 
 if __name__ == "__main__":
