@@ -69,8 +69,8 @@ def layer_spec(config: Any) -> Any:
     return get_gpt_layer_local_spec()
 
 
-def config(folder: str, text: str) -> Any:
-    """Return Bridge's pre-training config, made small and put on a CPU."""
+def config(folder: str) -> Any:
+    """Return Bridge's pre-training config, made small and put on a CPU; it has no data path."""
     cfg = _pretrain_common()
     cfg.model = GPTModelProvider(
         num_layers=2, hidden_size=64, ffn_hidden_size=128, num_attention_heads=4, seq_length=SEQUENCE,
@@ -95,7 +95,7 @@ def config(folder: str, text: str) -> Any:
     cfg.checkpoint.save_interval, cfg.checkpoint.async_save = 5, False
     cfg.logger.log_interval, cfg.logger.tensorboard_dir = 1, None
     cfg.dist.distributed_backend = "gloo"
-    return with_nca(cfg, ENTRY, text)
+    return cfg
 
 
 def main() -> None:
@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--die-after", type=int)
     parser.add_argument("--sleep-after", type=int, nargs=2)
     args, overrides = parser.parse_known_args()
-    cfg = process_config_with_overrides(config(args.folder, args.text), cli_overrides=overrides)
+    cfg = process_config_with_overrides(with_nca(config(args.folder), ENTRY, args.text), cli_overrides=overrides)
     pretrain(cfg, forward_step, callbacks=[PrintState(args.die_after, args.sleep_after)])
 
 
