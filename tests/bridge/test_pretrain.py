@@ -114,7 +114,8 @@ def test_overrides_of_the_command_line_reach_the_transition(whole, corpus, tmp_p
 def test_resumed_under_another_curriculum_it_is_refused_before_a_step(corpus, tmp_path):
     status, output, _ = launch(tmp_path, corpus, "--die-after", "6")
     assert status == 1
-    status, output, steps = launch(tmp_path, corpus, f'dataset.blend=[["nca:tokens=10000","{corpus}"],null]')
+    entry = "nca:tokens=7000,grid=4,colors=3,gzip=none,trajectory=64"
+    status, output, steps = launch(tmp_path, corpus, f'dataset.blend=[["{entry}","{corpus}"],null]')
     assert status == 1
     assert not steps
     assert "the checkpoint was written under another curriculum" in output
