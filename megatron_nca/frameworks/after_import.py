@@ -50,19 +50,3 @@ class _Finder:
 
         loader.exec_module = execute_and_act
         return spec
-
-
-def replace(module: ModuleType, function_name: str, wrapper: Callable[[Any], Any], package: str) -> None:
-    """Put a wrapper in a function's place, also where modules of its package have imported it by name.
-
-    Args:
-        module: Where the function is defined.
-        function_name: Its name there.
-        wrapper: Takes the function and returns what stands in its place, with a ``__wrapped__``.
-        package: Name of the package.
-    """
-    original = getattr(module, function_name)
-    replacement = wrapper(original)
-    for name, loaded in list(sys.modules.items()):
-        if (loaded is module or name.startswith(package)) and getattr(loaded, function_name, None) is original:
-            setattr(loaded, function_name, replacement)

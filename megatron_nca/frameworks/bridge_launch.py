@@ -6,14 +6,14 @@ Nothing here imports Megatron-Bridge: its modules are changed when a script impo
 from __future__ import annotations
 
 import argparse
-import functools
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, NoReturn
 
 from megatron_nca.errors import NCAError
-from megatron_nca.frameworks.after_import import after_import, replace
+from megatron_nca.frameworks.after_import import after_import
 from megatron_nca.frameworks.flags import Flags, add_flags, take_flags
+from megatron_nca.frameworks.replacing import replace
 
 OVERRIDE = "nca."
 PACKAGE = "megatron.bridge"
@@ -42,7 +42,6 @@ def _take_overrides(module: ModuleType) -> None:
 
 
 def _with_callback(normalize_callbacks: Any) -> Any:
-    @functools.wraps(normalize_callbacks)
     def normalize_and_add(callbacks: Any) -> Any:
         # Only now is Bridge imported whole.
         from megatron_nca.frameworks.megatron_bridge import NCACallback
@@ -64,7 +63,6 @@ def _with_callback(normalize_callbacks: Any) -> Any:
 
 
 def _taking_overrides(parse_hydra_overrides: Any) -> Any:
-    @functools.wraps(parse_hydra_overrides)
     def parse_others(cfg: Any, overrides: Sequence[str]) -> Any:
         global _given
         ours = [override for override in overrides if override.lstrip("+").startswith(OVERRIDE)]

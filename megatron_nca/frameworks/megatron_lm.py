@@ -7,10 +7,8 @@ Everything hangs on six functions of ``megatron.training`` that have kept their 
 
 from __future__ import annotations
 
-import functools
 import importlib
 import importlib.util
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +19,7 @@ from megatron_nca.data import run
 from megatron_nca.data.curriculum import Plan, mentions_nca, read_blend
 from megatron_nca.errors import CurriculumError, EnvironmentMismatchError
 from megatron_nca.frameworks.flags import Flags, add_flags, take_flags
+from megatron_nca.frameworks.replacing import replace
 from megatron_nca.frameworks.source_losses import MicroBatches, SourceLosses
 from megatron_nca.training import Transition
 from megatron_nca.training.notes import NOTE, Note, check_note, ended_phases, make_note
@@ -58,13 +57,9 @@ def install() -> MegatronLM:
 def _wrap(module_name: str, function_name: str, wrapper: Callable[[Any], Any]) -> None:
     """Replace a function wherever Megatron-LM's modules have imported it by name."""
     module = importlib.import_module(module_name)
-    original = getattr(module, function_name, None)
-    if original is None:
+    if not hasattr(module, function_name):
         raise EnvironmentMismatchError(f"{module_name} has no {function_name}; megatron-nca knows Megatron-LM 0.14 to 0.19")
-    replacement = functools.wraps(original)(wrapper(original))
-    for name, loaded in list(sys.modules.items()):
-        if name.startswith("megatron.training") and getattr(loaded, function_name, None) is original:
-            setattr(loaded, function_name, replacement)
+    replace(module, function_name, wrapper, "megatron.training")
 
 
 def _with_flags(original: Any) -> Any:

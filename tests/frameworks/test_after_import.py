@@ -2,7 +2,8 @@ import sys
 
 import pytest
 
-from megatron_nca.frameworks.after_import import after_import, replace
+from megatron_nca.frameworks.after_import import after_import
+from megatron_nca.frameworks.replacing import replace
 
 
 @pytest.fixture
@@ -22,7 +23,6 @@ def with_ten_more(function):
     def more():
         return function() + 10
 
-    more.__wrapped__ = function
     return more
 
 
