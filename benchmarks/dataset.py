@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 
 from benchmarks.scale import Tokenizer, write_text
 from megatron_nca.data.builder import make_dataset
-from megatron_nca.data.entry import parse_entry
+from megatron_nca.data.domain import read_entry
 
 LENGTHS = (1024, 4096, 8192)
 WORKERS = (1, 2)
@@ -48,7 +48,7 @@ def datasets(sequence_length: int, folder: str) -> dict[str, Any]:
     """Build the text and every entry's dataset."""
     config = dataset_config(sequence_length, f"{folder}/cache", f"{folder}/{TEXT}")
     text = BlendedMegatronDatasetBuilder(GPTDataset, [10_000, 0, 0], lambda: True, config).build()[0]
-    entries = {entry: make_dataset(parse_entry(entry), 0, SAMPLES, Split.train, config) for entry in ENTRIES}
+    entries = {entry: make_dataset(read_entry(entry), 0, SAMPLES, Split.train, config) for entry in ENTRIES}
     return {TEXT: text, **entries}
 
 

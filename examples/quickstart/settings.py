@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from megatron_nca.data.entry import NCAEntry, parse_entry
+from megatron_nca.data.domain import read_entry
+from megatron_nca.data.entry import NCAEntry
 from megatron_nca.errors import EntryError
 
 DEFAULT_ENTRY = "nca:tokens=400K,grid=6,colors=4,burn_in=100,gzip=0.12-0.3"
@@ -77,7 +78,7 @@ class Settings:
     @property
     def parsed_entry(self) -> NCAEntry:
         """The `nca:` entry, read."""
-        return parse_entry(self.entry)
+        return read_entry(self.entry)
 
     @property
     def step_tokens(self) -> int:

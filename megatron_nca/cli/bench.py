@@ -16,7 +16,8 @@ from megatron_nca.automaton.source import NCASource
 from megatron_nca.cli.common import DEFAULT_SEED, OK, UsageError, add_command, print_json, progress, table, whole
 from megatron_nca.cli.speed import tokens_a_core
 from megatron_nca.data.band import check_band
-from megatron_nca.data.entry import NCAEntry, parse_entry
+from megatron_nca.data.domain import read_entry
+from megatron_nca.data.entry import NCAEntry
 
 EXAMPLES = """  megatron-nca bench
   megatron-nca bench nca:domain=code 'nca:colors=16,gzip=none' --seq-length 4096 --processes 8
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         return _repository_tables(args)
     if not 0 < args.seconds <= 600:
         raise UsageError(f"--seconds {args.seconds:g}: must lie above 0 and not above 600")
-    entries = [parse_entry(text) for text in args.entries]
+    entries = [read_entry(text) for text in args.entries]
     for entry in entries:
         check_band(entry)
     processes = args.processes or len(os.sched_getaffinity(0))

@@ -21,7 +21,8 @@ from megatron_nca.cli.corpus import Corpus, write_corpus
 from megatron_nca.cli.tokenizer import add_tokenizer_arguments, read_vocabulary
 from megatron_nca.data.batches import BatchBoundaries
 from megatron_nca.data.curriculum import plan_training, read_blend
-from megatron_nca.data.entry import NCAEntry, parse_entry
+from megatron_nca.data.domain import read_entry
+from megatron_nca.data.entry import NCAEntry
 from megatron_nca.data.layout import SampleLayout
 from megatron_nca.data.vocabulary import token_ids
 
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from megatron_nca.data.band import check_band
 
     need("megatron.core.datasets.indexed_dataset", extra="megatron")
-    entry = parse_entry(args.entry)
+    entry = read_entry(args.entry)
     corpus = _corpus(entry, args)
     check_band(entry)
     tokens, made = corpus.documents * corpus.layout.document_length, 0

@@ -10,7 +10,8 @@ from megatron_nca.automaton.config import format_setting
 from megatron_nca.automaton.statistics import Statistics, measure, of_the_paper
 from megatron_nca.cli.common import OK, add_command, add_source_arguments, make_source, need, print_json, table, whole
 from megatron_nca.cli.tokenizer import add_tokenizer_arguments, read_vocabulary
-from megatron_nca.data.entry import NCAEntry, parse_entry
+from megatron_nca.data.domain import read_entry
+from megatron_nca.data.entry import NCAEntry
 
 EXAMPLES = """  megatron-nca inspect nca:
   megatron-nca inspect 'nca:domain=code,loss=patches' --seq-length 4096 --samples 2 --tokens 80
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     """Show samples and statistics."""
     from megatron_nca.data.band import check_band
 
-    entry = parse_entry(args.entry)
+    entry = read_entry(args.entry)
     check_band(entry)
     dataset = _dataset(entry, args)
     samples = [_describe(dataset, args.first + place) for place in range(args.samples)]

@@ -102,7 +102,7 @@ def _curriculum(launch: Launch, split: str, blend: Blend | None) -> Curriculum |
     if blend is None:
         return None
     one_by_one = launch.args.multiple_validation_sets and launch.per_split and split == "valid"
-    curriculum = read_blend(blend, mixed=not one_by_one)
+    curriculum = read_blend(blend, mixed=not one_by_one).measured()
     return curriculum if split == "train" else curriculum.final()
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from megatron_nca.cli.common import OK, UsageError, add_command, add_source_arguments, make_source, print_json, whole
 from megatron_nca.cli.drawing import Trajectories, draw_gif, draw_png
 from megatron_nca.cli.terminal import lines, wants_color
-from megatron_nca.data.entry import NCAEntry, parse_entry
+from megatron_nca.data.domain import read_entry
+from megatron_nca.data.entry import NCAEntry
 
 EXAMPLES = """  megatron-nca preview 'nca:domain=code'                        # preview.png
   megatron-nca preview 'nca:colors=4' --output four.gif          # an animation
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     """Draw what is asked for."""
     from megatron_nca.data.band import check_band
 
-    entry = parse_entry(args.entry)
+    entry = read_entry(args.entry)
     output = _output(args)
     check_band(entry)
     written = []

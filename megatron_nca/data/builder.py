@@ -53,12 +53,13 @@ def build_datasets(builder: BlendedMegatronDatasetBuilder, build: Build) -> list
     """
     _check_run(builder)
     blends = _blend_of_each_split(builder.config)
-    plans = [_plan_split(builder, split, blends[split.value]) for split in Split]
+    curricula = _read_splits(builder.config, blends)
+    plans = [_plan_split(builder, split, curricula[split.value]) for split in Split]
     entries = [entry for plan in plans if plan for entry in plan.curriculum.entries]
     check_ranks_agree(fingerprint(entries, builder.config.random_seed))
     _check_entries(entries, builder.config)
     run.set_plan(plans[Split.train.value], builder.config)
-    text = _build_text(builder, build, plans)
+    text = _build_text(builder, build, plans, curricula)
     if torch.distributed.is_initialized() and not builder.is_built_on_rank():
         return [None] * len(Split)
     return [_join(builder, split, plans[split.value], blends[split.value], text[split.value]) for split in Split]
@@ -84,11 +85,21 @@ def _blend_of_each_split(config: Any) -> list[Blend | None]:
     return [config.blend if config.split_matrix[split.value] is not None else None for split in Split]
 
 
-def _plan_split(builder: BlendedMegatronDatasetBuilder, split: Split, blend: Blend | None) -> Plan | None:
-    if not mentions_nca(blend):
+def _read_splits(config: Any, blends: list[Blend | None]) -> list[Curriculum | None]:
+    """Read each split's blend, and one that several splits share once: the same words have the same meaning."""
+    if config.blend:
+        common = read_blend(config.blend).measured()
+        return [None if blend is None else common for blend in blends]
+    return [
+        read_blend(blend, mixed=not _is_list_of_sets(config, split)).measured() if mentions_nca(blend) else None
+        for split, blend in zip(Split, blends, strict=True)
+    ]
+
+
+def _plan_split(builder: BlendedMegatronDatasetBuilder, split: Split, curriculum: Curriculum | None) -> Plan | None:
+    if curriculum is None:
         return None
     config, size = builder.config, builder.sizes[split.value]
-    curriculum = read_blend(blend, mixed=not _is_list_of_sets(config, split))
     if split is Split.train:
         if size is None:
             raise CurriculumError("nca: entries need a number of training samples; give --train-iters or --train-samples")
@@ -116,7 +127,9 @@ def _check_entries(entries: list[NCAEntry], config: Any) -> None:
         check_band(entry)
 
 
-def _build_text(builder: BlendedMegatronDatasetBuilder, build: Build, plans: list[Plan | None]) -> list[Any]:
+def _build_text(
+    builder: BlendedMegatronDatasetBuilder, build: Build, plans: list[Plan | None], curricula: list[Curriculum | None]
+) -> list[Any]:
     """Build the text of every split with Megatron's own builder."""
     config, sizes = copy.copy(builder.config), list(builder.sizes)
     for split, plan in zip(Split, plans, strict=True):
@@ -125,21 +138,17 @@ def _build_text(builder: BlendedMegatronDatasetBuilder, build: Build, plans: lis
         if sizes[split.value] is not None and not _is_list_of_sets(config, split):
             sizes[split.value] = max(plan.schedule.counts(plan.samples)[plan.text_source], 1)
     if config.blend:
-        config.blend = read_blend(config.blend).text_blend
+        config.blend = next((curriculum.text_blend for curriculum in curricula if curriculum), None)
         has_text = config.blend is not None
     else:
-        config.blend_per_split = [_text_of(config, split) for split in Split]
+        given = config.blend_per_split
+        config.blend_per_split = [
+            curriculum.text_blend if curriculum else blend for curriculum, blend in zip(curricula, given, strict=True)
+        ]
         has_text = any(config.blend_per_split)
     if not has_text:
         return [None] * len(Split)
     return build(type(builder)(builder.cls, sizes, builder.is_built_on_rank, config))
-
-
-def _text_of(config: Any, split: Split) -> Blend | None:
-    blend = config.blend_per_split[split.value]
-    if not mentions_nca(blend):
-        return blend
-    return read_blend(blend, mixed=not _is_list_of_sets(config, split)).text_blend
 
 
 def _join(builder: BlendedMegatronDatasetBuilder, split: Split, plan: Plan | None, blend: Blend | None, text: Any) -> Any:

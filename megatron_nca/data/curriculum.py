@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TypeGuard
 
 from megatron_nca.data.batches import BatchBoundaries
+from megatron_nca.data.domain import measured
 from megatron_nca.data.entry import MIN_FRAMES, NCAEntry, is_nca, parse_entry
 from megatron_nca.data.schedule import Leaf, Node, PhaseSplit, Schedule, Tree, blend_tree
 from megatron_nca.errors import CurriculumError, EntryError
@@ -57,6 +58,15 @@ class Curriculum:
         identities = [(entry.config, entry.rules, entry.seed) for entry in self.entries]
         return tuple(identities[:place].count(identity) for place, identity in enumerate(identities))
 
+    def measured(self) -> Curriculum:
+        """Return it with the bands filled in that entries leave to a text; reads those texts.
+
+        Raises:
+            EntryError: A text cannot be measured.
+        """
+        blended = tuple((measured(entry), weight) for entry, weight in self.blended)
+        return replace(self, phases=tuple(map(measured, self.phases)), blended=blended)
+
     def final(self) -> Curriculum:
         """Return what validation and test hold: the final blend, or the last phase's process where nothing follows."""
         if self.text or self.blended:
@@ -70,7 +80,7 @@ def mentions_nca(blend: Blend | None) -> TypeGuard[Blend]:
 
 
 def read_blend(blend: Blend, mixed: bool = True) -> Curriculum:
-    """Take Megatron's blend apart.
+    """Take Megatron's blend apart; reads no file.
 
     Args:
         blend: (prefixes, weights or None), as ``get_blend_from_list`` makes it.

@@ -1,7 +1,8 @@
-"""The grammar of an ``nca:`` entry: ``nca:key=value,key=value`` -> a frozen NCAEntry.
+"""The grammar of an ``nca:`` entry: ``nca:key=value,key=value`` -> a frozen NCAEntry, without a look at any file.
 
 A key belongs to the process (``NCAConfig``), to the curriculum (``tokens``, ``ramp``, ``floor``), or says how trajectories
-become training samples (``trajectory``, ``vocab``, ``loss``, ``rules``, ``seed``, ``domain``).
+become training samples (``trajectory``, ``vocab``, ``loss``, ``rules``, ``seed``, ``domain``). ``domain=auto:PREFIX`` leaves
+the band open; ``domain.measured`` reads that text and fills it in.
 """
 
 from __future__ import annotations
@@ -23,8 +24,7 @@ from megatron_nca.automaton.config import (
     split_pairs,
 )
 from megatron_nca.automaton.philox import MAX_INDEX
-from megatron_nca.data.calibration import calibrate, probe_tokens
-from megatron_nca.errors import ConfigError, EntryError, NCAError
+from megatron_nca.errors import ConfigError, EntryError
 
 COUNT_UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 MAX_COUNT = 10**18
@@ -44,7 +44,7 @@ class NCAEntry:
 
     Attributes:
         text: The entry as the user wrote it.
-        config: The process.
+        config: The process; its band is None as long as ``band_from`` is not.
         tokens: Training tokens of the phase, or None for an entry of the blend that follows the phases.
         ramp: Tokens over which the phase's share falls from 1 to ``floor`` once ``tokens`` have been given.
         floor: Share that the phase keeps afterwards.
@@ -53,6 +53,7 @@ class NCAEntry:
         vocab_offset: First tokenizer id to use, or None for the lowest ids that are not special tokens.
         loss: ``frames``, ``all`` or ``patches``: which labels carry loss.
         seed: Of the process, or None for the run's.
+        band_from: Prefix of the text whose measured band is still to be filled in, or None.
     """
 
     text: str
@@ -65,6 +66,7 @@ class NCAEntry:
     vocab_offset: int | None = None
     loss: str = "frames"
     seed: int | None = None
+    band_from: str | None = None
 
     @property
     def is_phase(self) -> bool:
@@ -104,24 +106,16 @@ def _parse(text: str) -> NCAEntry:
     settings = {key: parse(key, pairs[key]) for key, parse in ENTRY_PARSERS.items() if key in pairs}
     process = parse_settings({key: value for key, value in pairs.items() if key in SETTING_PARSERS})
     domain = settings.pop("domain", DEFAULT_DOMAIN)
-    if "gzip" not in process:
-        process["gzip"] = _band_of(domain, NCAConfig(**process))
+    if "gzip" not in process and domain.startswith(AUTO):
+        settings["band_from"] = domain.removeprefix(AUTO)
+    elif "gzip" not in process:
+        process["gzip"] = DOMAIN_BANDS[domain]
     if "vocab" in settings:
         settings["vocab_offset"] = settings.pop("vocab")
     entry = NCAEntry(text=text, config=NCAConfig(**process), **settings)
     _check_phase(entry, pairs)
     _check_trajectory(entry)
     return entry
-
-
-def _band_of(domain: str, config: NCAConfig) -> tuple[float, float]:
-    """Return the paper's band for a kind of text, or the one that a text of the user's own is measured to match."""
-    if not domain.startswith(AUTO):
-        return DOMAIN_BANDS[domain]
-    try:
-        return calibrate(domain.removeprefix(AUTO), probe_tokens(config)).band
-    except NCAError as error:
-        raise ConfigError("domain", domain, str(error)) from None
 
 
 def _require_known(pairs: Mapping[str, str]) -> None:

@@ -5,7 +5,9 @@ import pytest
 
 from megatron_nca import NCAConfig, NCASource
 from megatron_nca.data.calibration import calibrate, matching_band
+from megatron_nca.data.domain import read_entry
 from megatron_nca.data.entry import parse_entry
+from megatron_nca.errors import EntryError
 
 
 @pytest.fixture
@@ -77,14 +79,21 @@ def test_the_band_can_stand_in_an_entry(succeed, write):
 
 def test_an_entry_measures_its_text_itself(succeed, write):
     prefix = write("text", nca_text((0.3, 0.4)))
-    entry = parse_entry(f"nca:tokens=1M,domain=auto:{prefix}")
+    entry = read_entry(f"nca:tokens=1M,domain=auto:{prefix}")
     assert entry.tokens == 1_000_000
     assert list(entry.config.gzip) == succeed("calibrate", prefix)["texts"][0]["band"]
 
 
+def test_the_grammar_leaves_the_text_alone():
+    entry = parse_entry("nca:domain=auto:/no/such/text")
+    assert (entry.config.gzip, entry.band_from) == (None, "/no/such/text")
+    with pytest.raises(EntryError, match=r"'nca:domain=auto:/no/such/text': domain=auto:/no/such/text: .*no tokenised text"):
+        read_entry("nca:domain=auto:/no/such/text")
+
+
 def test_the_window_follows_the_entrys_process(write):
     prefix = write("text", nca_text((0.3, 0.4)))
-    small = parse_entry(f"nca:domain=auto:{prefix},grid=6").config
+    small = read_entry(f"nca:domain=auto:{prefix},grid=6").config
     assert small.gzip == calibrate(prefix, 90).band != calibrate(prefix, 360).band
 
 

@@ -73,6 +73,19 @@ def test_splits_of_their_own_are_read_as_given(build, text, other_text):
     assert test is None
 
 
+def test_an_entry_is_parsed_once_a_build(build, text, monkeypatch):
+    from megatron_nca.data import curriculum
+
+    parsed = []
+    parse = curriculum.parse_entry
+    monkeypatch.setattr(curriculum, "parse_entry", lambda word: parsed.append(word) or parse(word))
+    build(["1", "nca:tokens=2560", "0.1", "nca:domain=code", "0.9", text])
+    assert parsed == ["nca:tokens=2560", "nca:domain=code"]
+    parsed.clear()
+    build(per_split=[["nca:tokens=2560", text], ["nca:"], None])
+    assert parsed == ["nca:tokens=2560", "nca:"]
+
+
 def test_nca_can_be_a_validation_split_of_its_own(build, text):
     _, valid, _ = build(per_split=[[text], ["nca:"], None], sizes=(10, 6, 0))
     assert len(valid) == 6
