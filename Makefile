@@ -5,8 +5,11 @@ VENV ?= .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+# Of Transformer Engine: 2.11 goes with Megatron-Core 0.16, 2.17.1 with 0.19 and main, which want Python 3.12.
+TE ?= 2.11.0
+TE_VENV := $(VENV)-te-$(TE)
 
-.PHONY: test-nemo test-bridge test-bridge-0.6 test-slurm help demo test lint format docs bench clean
+.PHONY: test-te test-nemo test-bridge test-bridge-0.6 test-slurm help demo test lint format docs bench clean
 
 help:
 	@echo "make demo    NCA-to-text pre-training on Megatron-Core, on a CPU, into out/quickstart"
@@ -15,6 +18,7 @@ help:
 	@echo "make test-bridge  Megatron-Bridge's configs and its own pre-training, in an environment of its own"
 	@echo "make test-bridge-0.6  the same with Megatron-Bridge 0.6, which wants Python 3.12: PYTHON312 names one"
 	@echo "make test-slurm the batch script on a two-node cluster made here; needs root, slurm-wlm, munge and MEGATRON_LM"
+	@echo "make test-te  Transformer Engine's own Python under FP8 on a CPU, beside .venv; TE names its version"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff format and fix"
 	@echo "make docs    the documentation as a site, into out/docs"
@@ -42,6 +46,20 @@ define environment
 	$(@D)/bin/pip install --quiet --disable-pip-version-check "torch==2.13.0"
 	$(@D)/bin/pip install --quiet --disable-pip-version-check "torch==2.13.0" $(2)
 endef
+
+# Transformer Engine's Python without its kernels, for which the tests have an emulation: an environment that adds it to the
+# first one's packages.
+$(TE_VENV)/.ready: $(READY) tests/te/requirements.txt
+	rm -rf $(@D)
+	$(BIN)/python -m venv $(@D)
+	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
+		> "$$($(@D)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/base.pth"
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps "transformer_engine==$(TE)"
+	$(@D)/bin/pip install --quiet --disable-pip-version-check -r tests/te/requirements.txt
+	touch $@
+
+test-te: $(TE_VENV)/.ready
+	$(TE_VENV)/bin/python -m pytest tests/te
 
 # NeMo wants another Megatron-Core than the rest, so it has an environment of its own.
 .venv-nemo/.ready: setup.py

@@ -13,7 +13,10 @@ One file for each thing that Megatron asks of a GPU:
 | `fused_adam` | Apex's fused optimizers, in plain PyTorch |
 | `processes` | spawned processes get the stand-in too |
 
-Tensors stay what they are, CPU tensors: `tensor.device` says `cpu` and `tensor.is_cuda` is False. A transfer between the host
+Where Transformer Engine's Python is installed, `megatron_nca.testing.extension` takes its compiled extension's place.
+
+Tensors stay what they are, CPU tensors: `tensor.device` says `cpu`, and `tensor.is_cuda` is False unless Transformer Engine is
+there, which asks for it. A transfer between the host
 and the device copies nothing, so `tensor.cuda()` and `tensor.cpu()` share storage with `tensor`.
 """
 
@@ -48,6 +51,9 @@ def install() -> None:
     _refuse_real_cuda()
     for part in (extensions, fused_adam, devices, queries, streams, generators, collectives, processes):
         part.install()
+    from megatron_nca.testing.extension import loading
+
+    loading.install()
     _installed = True
 
 

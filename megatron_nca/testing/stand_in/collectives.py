@@ -1,8 +1,13 @@
-"""Process groups: NCCL is asked for, gloo is given."""
+"""Process groups: NCCL is asked for, gloo is given.
+
+Collectives that are asked for together go to gloo type by type: given tensors of several types it takes all for the first
+one's, and silently mixes them up.
+"""
 
 import atexit
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch.distributed
@@ -17,6 +22,7 @@ def install() -> None:
     c10d = torch.distributed.distributed_c10d
     for name in ("init_process_group", "new_group"):
         replace(c10d, torch.distributed, **{name: _with_gloo(getattr(c10d, name))})
+    replace(c10d, torch.distributed, _coalescing_manager=_type_by_type(c10d._coalescing_manager))
     atexit.register(_leave_groups)
 
 
@@ -38,3 +44,24 @@ def _with_gloo(make_group: Callable) -> Callable:
         return make_group(*args, **kwargs)
 
     return make
+
+
+def _type_by_type(coalesce: Callable) -> Callable:
+    c10d = torch.distributed.distributed_c10d
+
+    @contextlib.contextmanager
+    @functools.wraps(coalesce)
+    def coalescing(group: Any = None, device: Any = None, async_ops: bool = False) -> Iterator[Any]:
+        group = group or c10d._get_default_group()
+        recorded = c10d._world.pg_coalesce_state.setdefault(group, [])
+        manager = c10d._CoalescingManager()
+        try:
+            yield manager
+        finally:
+            c10d._world.pg_coalesce_state.pop(group, None)
+        for dtype in dict.fromkeys(operation.tensor.dtype for operation in recorded):
+            with coalesce(group, async_ops=async_ops) as works:
+                c10d._world.pg_coalesce_state[group] += [op for op in recorded if op.tensor.dtype == dtype]
+            manager.append(works if async_ops else None)
+
+    return coalescing

@@ -103,7 +103,8 @@ def _with_cuda_type_names(type_: Callable) -> Callable:
     @functools.wraps(type_)
     def named(self: torch.Tensor, dtype: Any = None, *args: Any, **kwargs: Any) -> Any:
         if dtype is None:
-            return type_(self).replace("torch.", "torch.cuda.", 1)
+            name = type_(self)
+            return name if name.startswith("torch.cuda.") else name.replace("torch.", "torch.cuda.", 1)
         if isinstance(dtype, str):
             dtype = dtype.replace("torch.cuda.", "torch.", 1)
         return type_(self, dtype, *args, **kwargs)

@@ -15,7 +15,7 @@ from torch.utils._triton import has_triton_package
 from megatron_nca.testing.stand_in.replacing import replace
 
 _FUSED_KERNELS = "megatron.legacy.fused_kernels"
-_TRITON_MODULES = ("triton", "triton.language")
+_TRITON_MODULES = ("triton", "triton.language", "triton.language.core", "triton.language.standard")
 
 
 def install() -> None:

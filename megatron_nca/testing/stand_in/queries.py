@@ -58,6 +58,12 @@ def install() -> None:
         replace(torch.accelerator, is_available=_constant(False), current_device_index=current_device)
 
 
+def set_capability(capability: tuple[int, int]) -> None:
+    """Present a GPU of another compute capability."""
+    properties = DeviceProperties(major=capability[0], minor=capability[1])
+    replace(torch.cuda, get_device_capability=_constant(capability), get_device_properties=_constant(properties))
+
+
 def _constant(answer: Any) -> Any:
     def answers(*args: Any, **kwargs: Any) -> Any:
         return answer
