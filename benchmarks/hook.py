@@ -13,9 +13,11 @@ from megatron.core import num_microbatches_calculator
 
 from megatron_nca.data.batches import BatchBoundaries
 from megatron_nca.data.curriculum import plan_training, read_blend
+from megatron_nca.data.run import Datasets
 from megatron_nca.frameworks.megatron_lm import MegatronLM
-from megatron_nca.frameworks.source_losses import SourceLosses
-from megatron_nca.training import Transition
+from megatron_nca.training.facts import RunFacts
+from megatron_nca.training.options import Options
+from megatron_nca.training.run import CurriculumRun
 
 CALLS = 100_000
 ROUNDS = 7
@@ -28,13 +30,17 @@ def _step(*_args: object) -> None:
 def hooked(phase: str) -> MegatronLM:
     """Return an adapter that is past its first step, in a phase of NCA or behind the switch."""
     plan = plan_training(read_blend((("nca:tokens=164M", "/text"), None)), 1024, 10**7, BatchBoundaries(512))
-    adapter = MegatronLM()
-    adapter.transition = Transition(plan)
-    adapter.transition._next_check = plan.switch if phase == "nca" else None
-    adapter.source_losses = SourceLosses(plan)
+    run = CurriculumRun()
+    adapter = MegatronLM(run)
     adapter._args = SimpleNamespace(
         consumed_train_samples=512, curr_iteration=1, tensorboard_log_interval=10**9, log_interval=10**9
     )
+    adapter.facts = lambda: RunFacts(replays_steps=True)  # type: ignore[method-assign]
+    adapter.report = lambda line: None  # type: ignore[method-assign]
+    run.attach(adapter)
+    run.validate(Options(reinit=(), optimizer="keep", lr_at_switch="continue"))
+    run.begin(plan, Datasets(None, 1234))
+    run.before_step(0 if phase == "nca" else plan.switch or 0, [], None, None)
     return adapter
 
 

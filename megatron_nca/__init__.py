@@ -4,26 +4,38 @@ Call ``register()`` once, before datasets are built; then ``nca:`` entries are u
 dataset prefix.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from megatron_nca.automaton import NCAConfig, NCASource
 
+if TYPE_CHECKING:
+    from megatron_nca.training.run import CurriculumRun
+
 __version__ = "0.1.0"
-__all__ = ["NCAConfig", "NCASource", "register"]
+__all__ = ["CurriculumRun", "NCAConfig", "NCASource", "register"]
 
 
-def register() -> None:
+def register() -> "CurriculumRun":
     """Teach Megatron-Core's dataset builder the ``nca:`` entry, and the training loop the switch to text.
 
-    Calling it again changes nothing. The loop is Megatron-LM's, or Megatron-Bridge's once a script imports it. Another loop is
-    not known here: there the framework's own adapter, or the script, does the transition.
+    The loop is Megatron-LM's, or Megatron-Bridge's once a script imports it; NeMo's brings its data module. A loop of one's own
+    calls the run that this returns.
+
+    Returns:
+        The run of this process; a second call returns the same one and changes nothing.
 
     Raises:
         EnvironmentMismatchError: This Megatron is not one that megatron-nca knows.
     """
     # Megatron-Core brings torch along; whoever only generates data should not wait for it.
-    from megatron_nca.data import hook
-    from megatron_nca.frameworks import bridge_launch, megatron_lm
+    from megatron_nca.frameworks import registration
 
-    hook.install()
-    if megatron_lm.available():
-        megatron_lm.install()
-    bridge_launch.install()
+    return registration.register()
+
+
+def __getattr__(name: str) -> Any:
+    if name == "CurriculumRun":
+        from megatron_nca.training.run import CurriculumRun
+
+        return CurriculumRun
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import runpy
 import sys
 from collections.abc import Callable, Sequence
@@ -38,12 +37,13 @@ def main(argv: list[str]) -> None:
 
 def _go_along(script: Path) -> None:
     """Let a script that starts itself anew, as Megatron-Bridge's run_recipe.py does, take the plugin along."""
-    for name in ("execv", "execve"):
-        setattr(os, name, _with_plugin(getattr(os, name), script))
+    from megatron_nca.frameworks import seams
+
+    wrapper = functools.partial(_with_plugin, script)
+    seams.install(seams.PYTHON, {"execv": wrapper, "execve": wrapper})
 
 
-def _with_plugin(execute: Callable[..., object], script: Path) -> Callable[..., object]:
-    @functools.wraps(execute)
+def _with_plugin(script: Path, execute: Callable[..., object]) -> Callable[..., object]:
     def execute_with_plugin(path: str, argv: Sequence[str], *environment: object) -> object:
         starts_itself = len(argv) > 1 and argv[0] == sys.executable and Path(argv[1]).resolve() == script.resolve()
         launcher = ["-m", "megatron_nca"] if starts_itself else []

@@ -70,10 +70,12 @@ def build(tmp_path, tokenizer, process_group):
 
     megatron_nca.register()
 
-    def build_datasets(blend=None, sizes=(100, 10, 10), per_split=None, **settings):
+    def build_datasets(blend=None, sizes=(100, 10, 10), per_split=None, run=None, **settings):
         from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
         from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
         from megatron.core.datasets.utils import get_blend_from_list
+
+        from megatron_nca.data import hook
 
         options = {
             "random_seed": 1234,
@@ -92,7 +94,10 @@ def build(tmp_path, tokenizer, process_group):
             options["blend"] = get_blend_from_list(blend)
         else:
             options["blend_per_split"] = [get_blend_from_list(part) for part in per_split]
-        return BlendedMegatronDatasetBuilder(cls, list(sizes), built_on_rank, GPTDatasetConfig(**options)).build()
+        builder = BlendedMegatronDatasetBuilder(cls, list(sizes), built_on_rank, GPTDatasetConfig(**options))
+        if run is None:
+            return builder.build()
+        return hook.with_curriculum(run)(BlendedMegatronDatasetBuilder.build.__wrapped__)(builder)
 
     return build_datasets
 

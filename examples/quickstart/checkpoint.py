@@ -40,12 +40,14 @@ class Learner:
         optimizer: Its MegatronOptimizer.
         scheduler: Megatron's OptimizerParamScheduler.
         consumed_samples: Samples that were trained on.
+        curriculum: The run's record of its curriculum, or None.
     """
 
     model: Any
     optimizer: Any
     scheduler: Any
     consumed_samples: int = 0
+    curriculum: dict[str, Any] | None = None
 
 
 class Checkpoints:
@@ -115,6 +117,7 @@ def _sharded_state(learner: Learner, is_loading: bool = False) -> dict[str, Any]
         "optimizer": learner.optimizer.sharded_state_dict(model, is_loading=is_loading),
         "scheduler": learner.scheduler.state_dict(),
         "consumed_samples": learner.consumed_samples,
+        "curriculum": learner.curriculum,
         "random": ShardedObject("random", _random_states(), (1,), (0,), replica_id=mpu.get_data_parallel_rank()),
     }
 
@@ -126,6 +129,7 @@ def _restore(learner: Learner, state: dict[str, Any]) -> None:
     learner.scheduler.num_steps = 0
     learner.scheduler.load_state_dict(state["scheduler"])
     learner.consumed_samples = state["consumed_samples"]
+    learner.curriculum = state.get("curriculum")
     _set_random_states(state["random"])
 
 

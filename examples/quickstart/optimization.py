@@ -13,8 +13,7 @@ from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 
 from examples.quickstart.course import Course
 from examples.quickstart.settings import Settings
-from megatron_nca.training import TransitionSettings
-from megatron_nca.training.learning_rate import PhaseLearningRate
+from megatron_nca.training.options import Options
 
 FINAL_LR_SHARE = 0.1
 WEIGHT_DECAY = 0.1
@@ -73,11 +72,10 @@ def build_scheduler(optimizer: Any, settings: Settings, course: Course) -> Optim
     )
 
 
-def transition_settings(settings: Settings, course: Course) -> TransitionSettings:
-    """Return what happens at the switch: new embeddings, fresh optimizer, the text's own schedule."""
-    phase_lr = PhaseLearningRate(
-        peak=settings.nca_lr,
-        minimum=settings.nca_lr * FINAL_LR_SHARE,
-        warmup_samples=int(settings.warmup * course.switch),
+def run_options(settings: Settings, course: Course) -> Options:
+    """Return the NCA phase's own rates; what happens at the switch is the default."""
+    return Options(
+        lr=settings.nca_lr,
+        min_lr=settings.nca_lr * FINAL_LR_SHARE,
+        lr_warmup_samples=int(settings.warmup * course.switch),
     )
-    return TransitionSettings(phase_lr=phase_lr)

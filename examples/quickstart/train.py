@@ -8,6 +8,7 @@ from typing import Any
 
 from megatron.core.num_microbatches_calculator import get_micro_batch_size, get_num_microbatches
 
+import megatron_nca
 from examples.quickstart.checkpoint import Checkpoints, Learner
 from examples.quickstart.course import Course
 from examples.quickstart.data import build_datasets, clear_cache, micro_batches
@@ -17,12 +18,12 @@ from examples.quickstart.folder import RunFolder
 from examples.quickstart.forward import run_batches
 from examples.quickstart.journal import Entry, Journal
 from examples.quickstart.model import build_model, count_parameters
-from examples.quickstart.optimization import build_optimizer, build_scheduler, transition_settings
+from examples.quickstart.optimization import build_optimizer, build_scheduler, run_options
 from examples.quickstart.progress import Progress
 from examples.quickstart.settings import Launch, QuickstartError, Settings
 from examples.quickstart.text import Text
 from examples.quickstart.world import World, describe_environment, seed_everything
-from megatron_nca.training import Transition
+from megatron_nca.training.run import CurriculumRun, OwnLoop
 
 
 class Run:
@@ -51,24 +52,31 @@ class Run:
         if self.checkpoints.latest_step() == self.course.steps:
             return
         seed_everything(self.settings.seed)
+        run = self._begin_curriculum()
         train_data, valid_data = self._build_datasets()
         learner = self._build_learner()
         self.checkpoints.load(learner)
+        run.restore(learner.curriculum, learner.consumed_samples)
         first_step = learner.consumed_samples // self.settings.global_batch
         self._begin_journals(learner, first_step)
         batches = micro_batches(
             train_data, learner.consumed_samples, self.course.samples, get_micro_batch_size(), self.launch.workers
         )
         with Progress(self.course, first_step, shown=self.world.is_first) as progress:
-            transition = self._build_transition(train_data, progress)
             for step in range(first_step + 1, self.course.steps + 1):
-                if transition:
-                    transition.before_step(learner.consumed_samples, [learner.model], learner.optimizer, learner.scheduler)
+                run.before_step(learner.consumed_samples, [learner.model], learner.optimizer, learner.scheduler)
                 progress.show_step(self._train_step(learner, batches, step))
                 if self._is_validation_due(step):
                     progress.show_validation(self._validate(learner, valid_data, step))
                 if self._is_checkpoint_due(step):
+                    learner.curriculum = run.state_dict(learner.consumed_samples)
                     self.checkpoints.save(learner, step)
+
+    def _begin_curriculum(self) -> CurriculumRun:
+        run = megatron_nca.register()
+        run.attach(OwnLoop())
+        run.validate(run_options(self.settings, self.course))
+        return run
 
     def _build_datasets(self) -> tuple[Any, Any]:
         cache = self.launch.out / "index-cache"
@@ -79,12 +87,6 @@ class Run:
         model = build_model(self.settings, self.text.tokenizer.vocab_size)
         optimizer = build_optimizer(model, self.settings)
         return Learner(model, optimizer, build_scheduler(optimizer, self.settings, self.course))
-
-    def _build_transition(self, train_data: Any, progress: Progress) -> Transition | None:
-        if not self.course.switch:
-            return None
-        what = transition_settings(self.settings, self.course)
-        return Transition(train_data.plan, what, self.settings.seed, progress.show_line)
 
     def _begin_journals(self, learner: Learner, step: int) -> None:
         if self.world.is_first:

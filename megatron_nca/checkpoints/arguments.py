@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from megatron_nca.errors import NCAError
-from megatron_nca.training.notes import NOTE
+from megatron_nca.training.record import RECORD
 
 MARK = "nca_transfer"
 """Where the start came from, for whoever looks into the checkpoint."""
@@ -37,7 +37,7 @@ def restart(args: Any, vocabulary: int | None, mark: dict[str, Any]) -> None:
         mark: Remembered as ``MARK``.
     """
     values = vars(args)
-    note = values.pop(NOTE, None)
+    record = values.pop(RECORD, None)
     for name in COUNTERS:
         if name in values:
             values[name] = 0
@@ -49,4 +49,4 @@ def restart(args: Any, vocabulary: int | None, mark: dict[str, Any]) -> None:
         values[name] = True
     if vocabulary is not None:
         values["padded_vocab_size"] = vocabulary
-    values[MARK] = {**mark, "curriculum": note}
+    values[MARK] = {**mark, "curriculum": record}

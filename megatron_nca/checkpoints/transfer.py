@@ -18,7 +18,7 @@ from megatron_nca.checkpoints.torch_dist import DistCheckpoint
 from megatron_nca.checkpoints.torch_format import TorchCheckpoint
 from megatron_nca.checkpoints.written import Advance
 from megatron_nca.errors import NCAError
-from megatron_nca.training.notes import NOTE
+from megatron_nca.training.record import RECORD
 
 FORMATS: dict[str, type[TorchCheckpoint] | type[DistCheckpoint]] = {
     "torch": TorchCheckpoint,
@@ -99,7 +99,7 @@ def transfer(load: Path, save: Path, wish: Wish, watch: Watch, step: int | None 
             vocabulary=wish.vocabulary,
         )
         samples = int(getattr(args, "consumed_train_samples", 0) or 0)
-        crossed = bool((getattr(args, NOTE, None) or {}).get("transition_done"))
+        crossed = bool((getattr(args, RECORD, None) or {}).get("transition_done"))
         mark: dict[str, Any] = {"reinit": list(wish.parts), "seed": seed, "iteration": checkpoint.iteration, "samples": samples}
         with watch(checkpoint.size) as advance:
             written = checkpoint.write(folder, renewal, mark, advance)

@@ -23,6 +23,8 @@ from megatron_nca.cli.common import FINDING, OK, add_command, print_json
 from megatron_nca.data.entry import parse_entry
 from megatron_nca.data.fingerprint import fingerprint
 from megatron_nca.errors import EnvironmentMismatchError
+from megatron_nca.frameworks.seams import SEAMS
+from megatron_nca.patching import is_importable
 
 EXAMPLES = """  megatron-nca doctor
   srun --ntasks-per-node 1 megatron-nca doctor --fingerprint | sort | uniq -c    # one line if all nodes agree
@@ -145,11 +147,7 @@ def _megatron_core() -> Check:
 
 
 def _megatron_lm() -> Check:
-    try:
-        from megatron_nca.frameworks import megatron_lm
-    except ImportError:
-        return Check("Megatron-LM", ABSENT, "needs torch")
-    if megatron_lm.available():
+    if is_importable("megatron.training"):
         return Check("Megatron-LM", OK_MARK, "megatron.training can be imported")
     # Megatron-LM is no package; a launch has its checkout as the script's folder.
     return Check("Megatron-LM", ABSENT, "megatron.training is not on the path; pretrain_gpt.py's own folder brings it")
@@ -177,5 +175,8 @@ def _print(found: list[Check], own: str) -> None:
     print()
     for check in found:
         print(f"{check.name:<{width}}  {check.state:<6}  {check.detail}")
+    print("\nwhat a launch replaces")
+    for seam in SEAMS:
+        print(f"{seam.stack:<{width}}  {seam.versions:<12}  {seam.module}.{seam.symbol}: {seam.why}")
     print(f"\nfingerprint  {own}")
     sys.stdout.flush()

@@ -16,8 +16,8 @@ from megatron_nca.cli.common import UsageError, whole
 from megatron_nca.cli.tokenizer import add_tokenizer_of_launch
 from megatron_nca.data.batches import BatchBoundaries
 from megatron_nca.data.curriculum import Blend
+from megatron_nca.training.options import DECAY_STYLES, add_arguments
 
-DECAY_STYLES = ("constant", "linear", "cosine", "inverse-square-root", "WSD")
 WSD_STYLES = ("exponential", "linear", "cosine", "minus_sqrt")
 SPLITS = ("train", "valid", "test")
 
@@ -49,8 +49,6 @@ class _Parser(argparse.ArgumentParser):
 
 def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments, named as Megatron-LM names them, and the --nca-* flags."""
-    from megatron_nca.frameworks.flags import add_flags
-
     data = parser.add_argument_group("the run, as in Megatron-LM")
     data.add_argument("--data-path", nargs="+", metavar="PART", help="datasets, with or without weights")
     for split in SPLITS:
@@ -74,7 +72,7 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     for name in ("decay", "warmup", "wsd-decay"):
         rate.add_argument(f"--lr-{name}-iters", type=whole(0))
         rate.add_argument(f"--lr-{name}-samples", type=whole(0))
-    add_flags(parser)
+    add_arguments(parser)
 
 
 def read_launch(own: argparse.Namespace, words: Sequence[str]) -> Launch:

@@ -9,8 +9,9 @@ from typing import Any
 from megatron_nca.cli.common import UsageError
 from megatron_nca.cli.launch import Launch, in_samples
 from megatron_nca.data.curriculum import Plan
-from megatron_nca.frameworks.flags import Flags, take_flags
+from megatron_nca.stacks import MEGATRON_LM
 from megatron_nca.training import learning_rate
+from megatron_nca.training.options import Options, take_arguments
 
 
 def learning_rates(launch: Launch, plan: Plan, positions: Sequence[int]) -> list[float]:
@@ -24,11 +25,12 @@ def learning_rates(launch: Launch, plan: Plan, positions: Sequence[int]) -> list
     Raises:
         NCAError: The schedule does not fit the run; the message names the flag.
     """
-    flags = Flags.read(take_flags(launch.args), launch.args)
+    options = Options.read(take_arguments(launch.args), MEGATRON_LM)
+    settings = options.transition_settings(launch.args.lr_warmup_fraction)
     group: dict[str, Any] = {"lr": 0.0, "weight_decay": 0.0, "default_config": True}
     scheduler = _scheduler(launch, group)
-    if flags.transition.lr == "restart" and plan.switch is not None and plan.switch < launch.samples:
-        learning_rate.install(scheduler, plan.switch, flags.transition.phase_lr, flags.transition.text_warmup_fraction)
+    if settings.lr == "restart" and plan.switch is not None and plan.switch < launch.samples:
+        learning_rate.install(scheduler, plan.switch, settings.phase_lr, settings.text_warmup_fraction, MEGATRON_LM)
     rates = []
     for position in positions:
         scheduler.num_steps = position

@@ -5,16 +5,21 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from megatron_nca.cli.common import OK, add_command, need, print_json, progress, whole
-from megatron_nca.training.settings import PARTS, TransitionSettings
+from megatron_nca.stacks import MEGATRON_LM
+from megatron_nca.training.options import BY_NAME, Options, add_argument
 
 EXAMPLES = """  megatron-nca transfer --load /checkpoints/nca --save /checkpoints/start
   megatron-nca transfer --load /checkpoints/nca --save /checkpoints/start --padded-vocab-size 128256
   megatron-nca transfer --load /checkpoints/nca --save /checkpoints/start --reinit embeddings,norms --ckpt-step 2000
 
 A text run starts from it with --pretrained-checkpoint /checkpoints/start, or --finetune --load /checkpoints/start."""
+
+STACK = replace(MEGATRON_LM, name="transfer", prefix="--")
+"""How this command writes the options that it shares with a launch."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -25,12 +30,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--load", type=Path, required=True, metavar="DIR", help="what the NCA run was given as --save")
     parser.add_argument("--save", type=Path, required=True, metavar="DIR", help="the new checkpoint; must not exist")
     parser.add_argument("--ckpt-step", type=whole(1), metavar="N", help="iteration to take (default: the latest)")
-    parser.add_argument(
-        "--reinit",
-        default="embeddings",
-        metavar="PARTS",
-        help=f"drawn anew: none, or any of {','.join(PARTS)}, separated by commas, as --nca-reinit (default: embeddings)",
-    )
+    add_argument(parser, BY_NAME["reinit"], "--reinit")
     parser.add_argument(
         "--padded-vocab-size", type=whole(1), metavar="N", help="of the text run's tokenizer (default: the checkpoint's)"
     )
@@ -42,8 +42,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the new checkpoint and tell what is in it."""
-    parts = () if args.reinit == "none" else tuple(part.strip() for part in args.reinit.split(","))
-    TransitionSettings(reinit=parts)
+    parts = Options.read({"reinit": args.reinit}, STACK).reinit
     need("torch", extra="megatron")
     from megatron_nca.checkpoints.transfer import Wish, transfer
 

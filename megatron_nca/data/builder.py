@@ -8,7 +8,9 @@ are Megatron's own datasets, the same as in a run without the plugin.
 from __future__ import annotations
 
 import copy
+import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,15 +19,17 @@ from megatron.core.datasets.gpt_dataset import GPTDataset
 from megatron.core.datasets.utils import Split
 
 from megatron_nca.automaton.source import NCASource
-from megatron_nca.data import run
+from megatron_nca.data.agreement import from_rank_0, raise_together
 from megatron_nca.data.band import check_band
 from megatron_nca.data.batches import BatchBoundaries
 from megatron_nca.data.curriculum import Blend, Curriculum, Plan, mentions_nca, plan_training, read_blend
 from megatron_nca.data.entry import NCAEntry
 from megatron_nca.data.fingerprint import check_ranks_agree, fingerprint
+from megatron_nca.data.identity import text_identity, tokens_identity
 from megatron_nca.data.layout import SampleLayout
 from megatron_nca.data.nca_dataset import NCADataset, TrajectoryDocuments
-from megatron_nca.data.scheduled_dataset import ScheduledDataset
+from megatron_nca.data.run import Datasets, Run
+from megatron_nca.data.scheduled_dataset import Heed, ScheduledDataset
 from megatron_nca.data.vocabulary import token_ids
 from megatron_nca.errors import CurriculumError, EntryError
 
@@ -38,45 +42,58 @@ def wants_curriculum(config: Any) -> bool:
     return any(mentions_nca(blend) for blend in blends)
 
 
-def build_datasets(builder: BlendedMegatronDatasetBuilder, build: Build) -> list[Any]:
+def build_datasets(builder: BlendedMegatronDatasetBuilder, build: Build, run: Run) -> list[Any]:
     """Build train, validation and test datasets.
 
     Args:
         builder: As Megatron constructed it; must be called on all ranks, as its ``build``.
         build: Megatron's own ``build``, for the text.
+        run: The run that they are built for; told of the training plan on every rank.
 
     Returns:
         A dataset for each split: None where there is none, or where this rank reads no data.
 
     Raises:
-        NCAError: The data path does not fit the run.
+        NCAError: The data path does not fit the run; on every rank, also where only another one has met the error.
     """
-    _check_run(builder)
-    blends = _blend_of_each_split(builder.config)
-    curricula = _read_splits(builder.config, blends)
-    plans = [_plan_split(builder, split, curricula[split.value]) for split in Split]
+    config = builder.config
+    if not wants_curriculum(config):
+        run.begin(None, Datasets(config, config.random_seed))
+        return build(builder)
+    blends, curricula, plans = raise_together(lambda: _plan(builder, run))
     entries = [entry for plan in plans if plan for entry in plan.curriculum.entries]
-    check_ranks_agree(fingerprint(entries, builder.config.random_seed))
-    _check_entries(entries, builder.config)
-    run.set_plan(plans[Split.train.value], builder.config)
+    samples = fingerprint(entries, config.random_seed)
+    check_ranks_agree(samples)
+    raise_together(lambda: _check_sources(builder, plans, run))
+    training = plans[Split.train.value]
+    run.begin(training, _describe(training, samples, config, run))
     text = _build_text(builder, build, plans, curricula)
     if torch.distributed.is_initialized() and not builder.is_built_on_rank():
         return [None] * len(Split)
-    return [_join(builder, split, plans[split.value], blends[split.value], text[split.value]) for split in Split]
+    return [_join(builder, split, plans[split.value], blends[split.value], text[split.value], run) for split in Split]
 
 
-def _check_run(builder: BlendedMegatronDatasetBuilder) -> None:
+def _plan(
+    builder: BlendedMegatronDatasetBuilder, run: Run
+) -> tuple[list[Blend | None], list[Curriculum | None], list[Plan | None]]:
+    """Read and lay out the data of every split."""
     if not (isinstance(builder.cls, type) and issubclass(builder.cls, GPTDataset)):
         raise CurriculumError(
             f"nca: entries need a GPTDataset for the text, this run reads it with {builder.cls.__name__}; "
             "use them in GPT-style pre-training, not in fine-tuning or with encoder models"
         )
-    loader = run.facts().dataloader_type
-    if loader not in (None, "single"):
-        raise CurriculumError(
-            f"nca: entries need --dataloader-type single, which reads samples in order; with {loader!r} "
-            "no token count can be kept"
-        )
+    blends = _blend_of_each_split(builder.config)
+    curricula = _read_splits(builder.config, blends)
+    return blends, curricula, [_plan_split(builder, split, curricula[split.value], run) for split in Split]
+
+
+def _describe(plan: Plan | None, samples: str, config: Any, run: Run) -> Datasets:
+    """Tell what the training samples are made from; the text's files are read on one rank."""
+    if plan is None:
+        return Datasets(config, config.random_seed)
+    entries, padded = plan.curriculum.entries, run.data_facts.padded_vocab_size
+    texts = from_rank_0(lambda: tuple(text_identity(prefix) for prefix in plan.curriculum.text))
+    return Datasets(config, config.random_seed, tokens_identity(entries, samples, config.tokenizer, padded), texts)
 
 
 def _blend_of_each_split(config: Any) -> list[Blend | None]:
@@ -96,20 +113,21 @@ def _read_splits(config: Any, blends: list[Blend | None]) -> list[Curriculum | N
     ]
 
 
-def _plan_split(builder: BlendedMegatronDatasetBuilder, split: Split, curriculum: Curriculum | None) -> Plan | None:
+def _plan_split(builder: BlendedMegatronDatasetBuilder, split: Split, curriculum: Curriculum | None, run: Run) -> Plan | None:
     if curriculum is None:
         return None
     config, size = builder.config, builder.sizes[split.value]
     if split is Split.train:
         if size is None:
-            raise CurriculumError("nca: entries need a number of training samples; give --train-iters or --train-samples")
-        facts = run.facts()
+            raise CurriculumError(f"nca: entries need a number of training samples; give {run.stack.word('length')}")
+        facts = run.data_facts
         boundaries = BatchBoundaries.from_megatron(facts.consumed_samples)
         return plan_training(curriculum, config.sequence_length, size, boundaries, facts.ended_phases)
     final = curriculum.final()
     if size is None and final.entries and not _is_list_of_sets(config, split):
         raise EntryError(
-            final.entries[0].text, f"has no end, so the {split.name} split needs a size; give --eval-iters, no full validation"
+            final.entries[0].text,
+            f"has no end, so the {split.name} split needs a size; give {run.stack.word('eval_batches')}, no full validation",
         )
     # A split of no samples is built all the same, and a data loader refuses an empty one.
     return plan_training(final, config.sequence_length, max(size or 0, 1), BatchBoundaries())
@@ -120,11 +138,27 @@ def _is_list_of_sets(config: Any, split: Split) -> bool:
     return bool(config.multiple_validation_sets) and config.blend is None and split is Split.valid
 
 
-def _check_entries(entries: list[NCAEntry], config: Any) -> None:
-    """Refuse, on every rank alike, what would fail only once samples are read."""
-    for entry in entries:
-        token_ids(entry, config.tokenizer, run.facts().padded_vocab_size)
+def _check_sources(builder: BlendedMegatronDatasetBuilder, plans: list[Plan | None], run: Run) -> None:
+    """Refuse what would fail only once samples are read, or on one rank alone while the others wait for it."""
+    curricula = [plan.curriculum for plan in plans if plan]
+    for entry in (entry for curriculum in curricula for entry in curriculum.entries):
+        token_ids(entry, builder.config.tokenizer, run.data_facts.padded_vocab_size)
         check_band(entry)
+    if builder.is_built_on_rank():
+        for prefix in dict.fromkeys(prefix for curriculum in curricula for prefix in curriculum.text):
+            _check_text(prefix)
+
+
+def _check_text(prefix: str) -> None:
+    """Refuse a local text whose files are not there; what is not a local path is for Megatron to find."""
+    if "://" in prefix:
+        return
+    missing = [f"{prefix}{ending}" for ending in (".idx", ".bin") if not Path(f"{prefix}{ending}").is_file()]
+    if missing:
+        raise CurriculumError(
+            f"data path: {prefix!r} has no file {missing[0]} on {socket.gethostname()}; give the prefix of a tokenised text, "
+            "without its ending, at a place that every node sees"
+        )
 
 
 def _build_text(
@@ -151,30 +185,35 @@ def _build_text(
     return build(type(builder)(builder.cls, sizes, builder.is_built_on_rank, config))
 
 
-def _join(builder: BlendedMegatronDatasetBuilder, split: Split, plan: Plan | None, blend: Blend | None, text: Any) -> Any:
+def _join(
+    builder: BlendedMegatronDatasetBuilder, split: Split, plan: Plan | None, blend: Blend | None, text: Any, run: Run
+) -> Any:
     """Return the dataset of one split."""
     if plan is None or not plan.curriculum.entries:
         return text
     if blend is not None and _is_list_of_sets(builder.config, split):
-        return _list_of_sets(builder, split, plan, blend, text)
+        return _list_of_sets(builder, split, plan, blend, text, run)
     samples = plan.schedule.counts(plan.samples)
-    datasets = _nca_datasets(builder, split, plan.curriculum, samples)
+    datasets = _nca_datasets(builder, split, plan.curriculum, samples, run)
     if plan.text_source is not None:
         _check_text_length(plan, text, samples[plan.text_source])
         datasets.append(text)
-    return ScheduledDataset(plan, datasets, split)
+    return ScheduledDataset(plan, datasets, split, Heed(run, plan) if split is Split.train else None)
 
 
 def _nca_datasets(
-    builder: BlendedMegatronDatasetBuilder, split: Split, curriculum: Curriculum, samples: tuple[int, ...]
+    builder: BlendedMegatronDatasetBuilder, split: Split, curriculum: Curriculum, samples: tuple[int, ...], run: Run
 ) -> list[Any]:
+    padded = run.data_facts.padded_vocab_size
     return [
-        make_dataset(entry, stream, count, split, builder.config)
+        make_dataset(entry, stream, count, split, builder.config, padded)
         for entry, stream, count in zip(curriculum.entries, curriculum.streams, samples, strict=False)
     ]
 
 
-def make_dataset(entry: NCAEntry, stream: int, samples: int, split: Split, config: Any) -> NCADataset:
+def make_dataset(
+    entry: NCAEntry, stream: int, samples: int, split: Split, config: Any, padded_vocab_size: int | None = None
+) -> NCADataset:
     """Build the dataset of one entry.
 
     Args:
@@ -183,6 +222,7 @@ def make_dataset(entry: NCAEntry, stream: int, samples: int, split: Split, confi
         samples: Length of the dataset.
         split: Which split; rules never cross splits.
         config: Megatron's GPTDatasetConfig; gives sequence length, tokenizer and the default seed.
+        padded_vocab_size: Rows of the model's embedding where known.
 
     Returns:
         The dataset; nothing is generated until it is read.
@@ -190,7 +230,7 @@ def make_dataset(entry: NCAEntry, stream: int, samples: int, split: Split, confi
     seed = config.random_seed if entry.seed is None else entry.seed
     source = NCASource(entry.config, seed, split.name, entry.rules, stream)
     layout = SampleLayout(config.sequence_length, bool(config.add_extra_token_to_sequence), entry.trajectory)
-    ids = token_ids(entry, config.tokenizer, run.facts().padded_vocab_size)
+    ids = token_ids(entry, config.tokenizer, padded_vocab_size)
     documents = TrajectoryDocuments(source, ids, layout, config.tokenizer.eod)
     return NCADataset(documents, entry, samples, split, config)
 
@@ -203,12 +243,15 @@ def _check_text_length(plan: Plan, text: Any, wanted: int) -> None:
         )
 
 
-def _list_of_sets(builder: BlendedMegatronDatasetBuilder, split: Split, plan: Plan, blend: Blend, text: Any) -> list[Any]:
+def _list_of_sets(
+    builder: BlendedMegatronDatasetBuilder, split: Split, plan: Plan, blend: Blend, text: Any, run: Run
+) -> list[Any]:
     """Keep several validation sets apart, in the order of the data path (``--multiple-validation-sets``)."""
     texts = iter(text if isinstance(text, list) else [text])
     size = builder.sizes[split.value]
     if size is None:
-        raise EntryError(plan.curriculum.entries[0].text, "has no end; give --eval-iters instead of --full-validation")
+        remedy = f"has no end; give {run.stack.word('eval_batches')} instead of a full validation"
+        raise EntryError(plan.curriculum.entries[0].text, remedy)
     curriculum = plan.curriculum
-    entries = iter(_nca_datasets(builder, split, curriculum, (size,) * len(curriculum.entries)))
+    entries = iter(_nca_datasets(builder, split, curriculum, (size,) * len(curriculum.entries), run))
     return [next(entries) if mentions_nca(([prefix], None)) else next(texts) for prefix in blend[0]]

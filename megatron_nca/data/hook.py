@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import logging
+from collections.abc import Callable
 from typing import Any
 
+from megatron_nca.data.run import Run
 from megatron_nca.errors import EnvironmentMismatchError
 
 logger = logging.getLogger(__name__)
@@ -15,34 +16,38 @@ KNOWN_VERSIONS = ((0, 14), (0, 19))
 BUILDER_ARGUMENTS = ["self", "cls", "sizes", "is_built_on_rank", "config"]
 
 
-def install() -> None:
-    """Wrap ``BlendedMegatronDatasetBuilder.build``; a second call changes nothing.
+def with_curriculum(run: Run) -> Callable[[Any], Any]:
+    """Return what makes ``BlendedMegatronDatasetBuilder.build`` understand entries, and tell a run of its plan.
+
+    Args:
+        run: The run of this process.
+    """
+
+    def wrap(build: Any) -> Any:
+        from megatron_nca.data.builder import build_datasets
+
+        def build_with_curriculum(self: Any) -> list[Any]:
+            return build_datasets(self, build, run)
+
+        return build_with_curriculum
+
+    return wrap
+
+
+def builder_class() -> Any:
+    """Import Megatron-Core's dataset builder and check its form.
 
     Raises:
         EnvironmentMismatchError: The builder is missing or has another form than megatron-nca knows.
     """
     try:
-        from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder as Builder
+        from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
     except ImportError as error:
         raise EnvironmentMismatchError(
             f"megatron-nca needs Megatron-Core {_known()} and torch, and importing its dataset builder failed: {error}"
         ) from error
-    if hasattr(Builder.build, "__wrapped__"):
-        return
-    check_version(Builder)
-    Builder.build = _with_curriculum(Builder.build)
-
-
-def _with_curriculum(build: Any) -> Any:
-    from megatron_nca.data.builder import build_datasets, wants_curriculum
-
-    @functools.wraps(build)
-    def build_with_curriculum(self: Any) -> list[Any]:
-        if not wants_curriculum(self.config):
-            return build(self)
-        return build_datasets(self, build)
-
-    return build_with_curriculum
+    check_version(BlendedMegatronDatasetBuilder)
+    return BlendedMegatronDatasetBuilder
 
 
 def check_version(builder: Any) -> None:

@@ -1,7 +1,4 @@
-"""What a framework knows of the run that Megatron-Core's dataset builder is not told, and what it wants to know of the plan.
-
-Megatron-Core keeps its run state in module globals, one run a process; so does this module.
-"""
+"""What Megatron-Core's dataset builder is not told of a run, and what a run wants to know of its datasets."""
 
 from __future__ import annotations
 
@@ -9,74 +6,55 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from megatron_nca.data.curriculum import Plan
+from megatron_nca.stacks import Stack
 
 
 @dataclass(frozen=True)
-class RunFacts:
-    """Facts about the run, as known when its datasets are built.
+class DataFacts:
+    """Facts about the run that decide its datasets, as known when they are built.
 
     Attributes:
-        padded_vocab_size: Rows of the model's embedding.
-        dataloader_type: Megatron's ``--dataloader-type``.
+        padded_vocab_size: Rows of the model's embedding, or None where the stack does not tell.
         consumed_samples: Samples of the steps before this start.
         ended_phases: Where the phases that have ended did end, which another batch size must not move.
     """
 
     padded_vocab_size: int | None = None
-    dataloader_type: str | None = None
     consumed_samples: int = 0
     ended_phases: tuple[int, ...] = ()
 
 
-class Framework(Protocol):
-    """What an adapter tells and hears when datasets are built."""
+@dataclass(frozen=True)
+class Datasets:
+    """What the training samples are made from, beyond the plan.
 
-    def facts(self) -> RunFacts:
-        """Return what is known of the run."""
+    Attributes:
+        config: Megatron's dataset config.
+        seed: Of the samples: ``config.random_seed``.
+        tokens: Ids of NCA's tokens with a digest of them and of the first samples, or None without ``nca:`` entries.
+        texts: Identity of each text of the final blend, in its order; empty strings where it cannot be told.
+    """
 
-    def planned(self, plan: Plan | None) -> None:
-        """Take the training plan; called on every rank, also where it reads no data, before any text is built."""
-
-
-class NoFramework:
-    """Megatron-Core alone: nothing is known beyond its dataset config."""
-
-    def facts(self) -> RunFacts:
-        """Return no facts."""
-        return RunFacts()
-
-    def planned(self, plan: Plan | None) -> None:
-        """Do nothing."""
+    config: Any
+    seed: int
+    tokens: str | None = None
+    texts: tuple[str, ...] = ()
 
 
-_framework: Framework = NoFramework()
-_plan: Plan | None = None
-_dataset_config: Any = None
+class Run(Protocol):
+    """What the builder asks of the run that it builds for."""
 
+    @property
+    def stack(self) -> Stack:
+        """The stack that it is on."""
 
-def set_framework(framework: Framework | None) -> None:
-    """Name the adapter of this process; None for Megatron-Core alone."""
-    global _framework
-    _framework = framework or NoFramework()
+    @property
+    def data_facts(self) -> DataFacts:
+        """What is known of the run."""
 
+    @property
+    def is_driven(self) -> bool:
+        """Whether something has undertaken to call the transition before every step."""
 
-def facts() -> RunFacts:
-    """Return what the framework knows of the run."""
-    return _framework.facts()
-
-
-def current_plan() -> Plan | None:
-    """Return the training plan of the datasets built last in this process; None without ``nca:`` entries in training."""
-    return _plan
-
-
-def dataset_config() -> Any:
-    """Return Megatron's dataset config of the datasets built last in this process, or None."""
-    return _dataset_config
-
-
-def set_plan(plan: Plan | None, config: Any = None) -> None:
-    """Keep the training plan and the dataset config it was made with, and hand the plan to the framework."""
-    global _plan, _dataset_config
-    _plan, _dataset_config = plan, config
-    _framework.planned(plan)
+    def begin(self, plan: Plan | None, datasets: Datasets) -> None:
+        """Take the training plan, None where training has no word of ours; called on every rank, before any text is built."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +11,40 @@ import torch
 from megatron.core.datasets.utils import Split
 
 from megatron_nca.data.curriculum import Plan
+from megatron_nca.data.run import Run
+
+logger = logging.getLogger(__name__)
+
+
+class Heed:
+    """Tells, once, a loop that reads a plan's samples and has not undertaken to call the transition.
+
+    Args:
+        run: The run whose datasets are read.
+        plan: Its plan.
+    """
+
+    def __init__(self, run: Run, plan: Plan) -> None:
+        self._run: Run | None = run
+        self._switch = plan.switch
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A spawned worker gets a copy of the dataset, and none of the run with its model.
+        return {"_run": None, "_switch": self._switch}
+
+    def sample_is_read(self) -> None:
+        """Warn at the first sample of a process, on one rank and one worker."""
+        run, self._run = self._run, None
+        worker = torch.utils.data.get_worker_info()
+        if run is None or run.is_driven or self._switch is None or os.environ.get("RANK", "0") != "0":
+            return
+        if worker is None or worker.id == 0:
+            logger.warning(
+                "megatron-nca: the data go over to text after %s samples, and nothing undertakes to carry the model across: "
+                "keep the run that megatron_nca.register() returns, call its restore(None, 0) before a fresh start, and its "
+                "before_step(consumed, model, optimizer, scheduler) before every step",
+                f"{self._switch:,}",
+            )
 
 
 class ScheduledDataset(torch.utils.data.Dataset):
@@ -22,17 +58,19 @@ class ScheduledDataset(torch.utils.data.Dataset):
         plan: The curriculum laid out over the run.
         datasets: One for each source of the plan, in order.
         split: Which split this is.
+        heed: Told of the first sample that is read, or None.
 
     Raises:
         ValueError: The number of datasets is not the number of sources.
     """
 
-    def __init__(self, plan: Plan, datasets: Sequence[Any], split: Split) -> None:
+    def __init__(self, plan: Plan, datasets: Sequence[Any], split: Split, heed: Heed | None = None) -> None:
         if len(datasets) != plan.schedule.sources:
             raise ValueError(f"{len(datasets)} datasets for {plan.schedule.sources} sources")
         self.plan = plan
         self.datasets = tuple(datasets)
         self.split = split
+        self._heed = heed
         self.index_split = split
 
     def __len__(self) -> int:
@@ -48,6 +86,9 @@ class ScheduledDataset(torch.utils.data.Dataset):
             return {**self.datasets[0][None], "dataset_id": 0}
         if not 0 <= idx < len(self):
             raise IndexError(f"position {idx} of a run of {len(self):,} samples")
+        if self._heed is not None:
+            self._heed.sample_is_read()
+            self._heed = None
         source, index = self.plan.schedule.locate(int(idx))
         sample = self.datasets[source][index]
         return {**sample, "dataset_id": source + int(sample.get("dataset_id", 0))}

@@ -1,115 +1,220 @@
-"""Megatron-Bridge's own launch scripts: the callback of the switch without a word in them, and ``nca.KEY=VALUE`` overrides.
+"""Megatron-Bridge: which of its moments is which call of the run. Its modules are changed when a script imports them.
 
-Nothing here imports Megatron-Bridge: its modules are changed when a script imports them.
+    parse_hydra_overrides       the options, as nca.KEY=VALUE
+    normalize_callbacks         the options of an NCACallback; on_train_step_start, on_train_step_end and on_eval_end
+    setup                       attach, validate
+    setup_data_iterators        restore, before the datasets are built
+    TrainState.state_dict       state_dict
+    train_step                  watch
+
+Of Bridge's events on_data_init_start would forbid train.num_epochs, and on_checkpoint_save comes after a checkpoint is written;
+the functions above are in every version, and come when they are needed.
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
-from types import ModuleType
-from typing import Any, NoReturn
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from megatron_nca.errors import NCAError
-from megatron_nca.frameworks.after_import import after_import
-from megatron_nca.frameworks.flags import Flags, add_flags, take_flags
-from megatron_nca.frameworks.replacing import replace
+from megatron_nca.stacks import BRIDGE
+from megatron_nca.training.facts import RunFacts
+from megatron_nca.training.options import Options, read_overrides
+from megatron_nca.training.progress import write_scalars
+from megatron_nca.training.record import RECORD
+from megatron_nca.training.run import CurriculumRun, print_on_rank_0
 
-OVERRIDE = "nca."
-PACKAGE = "megatron.bridge"
-NOT_IN_BRIDGE = {
-    "valid": "the validation on NCA is Megatron-LM's alone",
-    "resume_as": "load the checkpoint as checkpoint.pretrained_checkpoint, which starts the curriculum with its weights",
-}
+STACK = BRIDGE
 
-_given: Flags | None = None
+PAST_SETUP = "a training loop is running that megatron.bridge.training.setup has not set up; use Bridge's pretrain"
 
 
-def install() -> None:
-    """See to it that every ``pretrain`` has an NCACallback, and take ``nca.`` off overrides; a second call changes nothing."""
-    after_import(f"{PACKAGE}.training.callbacks", _add_callback)
-    after_import(f"{PACKAGE}.training.utils.omegaconf_utils", _take_overrides)
+def wrappers(run: CurriculumRun) -> dict[str, Callable[[Any], Any]]:
+    """Return what stands in the place of Bridge's functions, by their names in the table of seams."""
+    adapter = MegatronBridge(run)
+    return {
+        "normalize_callbacks": adapter.around_callbacks,
+        "parse_hydra_overrides": adapter.around_overrides,
+        "setup": adapter.around_setup,
+        "setup_data_iterators": adapter.around_data,
+        "TrainState.state_dict": adapter.around_state_dict,
+        "TrainState.load_state_dict": _keeping_record,
+        "train_step": adapter.around_train_step,
+    }
 
 
-def _add_callback(module: ModuleType) -> None:
-    if not hasattr(module.normalize_callbacks, "__wrapped__"):
-        replace(module, "normalize_callbacks", _with_callback, PACKAGE)
-
-
-def _take_overrides(module: ModuleType) -> None:
-    if not hasattr(module.parse_hydra_overrides, "__wrapped__"):
-        replace(module, "parse_hydra_overrides", _taking_overrides, PACKAGE)
-
-
-def _with_callback(normalize_callbacks: Any) -> Any:
-    def normalize_and_add(callbacks: Any) -> Any:
-        # Only now is Bridge imported whole.
-        from megatron_nca.frameworks.megatron_bridge import NCACallback
-
-        manager = normalize_callbacks([] if callbacks is None else callbacks)
-        there = any(
-            isinstance(getattr(method, "__self__", None), NCACallback) for method in manager.list_callbacks("on_train_start")
-        )
-        if there and _given is not None:
-            raise NCAError(
-                "nca. overrides are given, and the script has an NCACallback with settings of its own; give one or the other"
-            )
-        if not there:
-            flags = _given or Flags()
-            manager.add(NCACallback(flags.transition, override_curriculum=flags.override_curriculum))
-        return manager
-
-    return normalize_and_add
-
-
-def _taking_overrides(parse_hydra_overrides: Any) -> Any:
-    def parse_others(cfg: Any, overrides: Sequence[str]) -> Any:
-        global _given
-        ours = [override for override in overrides if override.lstrip("+").startswith(OVERRIDE)]
-        if ours:
-            _given = read_overrides(ours)
-        return parse_hydra_overrides(cfg, [override for override in overrides if override not in ours])
-
-    return parse_others
-
-
-def read_overrides(overrides: Sequence[str]) -> Flags:
-    """Read ``nca.KEY=VALUE``, whose keys are Megatron-LM's ``--nca-`` flags with ``_`` in place of ``-``.
+class MegatronBridge:
+    """The adapter of one process.
 
     Args:
-        overrides: The words of the command line.
-
-    Returns:
-        What they say.
-
-    Raises:
-        NCAError: A key or value is unknown, or it has no meaning in Megatron-Bridge.
+        run: What it feeds.
     """
-    parser = _Parser(prog="nca. overrides", add_help=False, allow_abbrev=False)
-    add_flags(parser)
-    words: list[str] = []
-    for override in overrides:
-        key, separator, value = override.lstrip("+")[len(OVERRIDE) :].partition("=")
-        if key in NOT_IN_BRIDGE:
-            raise NCAError(f"{override}: {NOT_IN_BRIDGE[key]}")
-        if not separator:
-            raise NCAError(f"{override}: has no value; write nca.{key}=VALUE")
-        flag = "--nca-" + key.replace("_", "-")
-        if key == "override_curriculum":
-            words += [flag] if _truth(override, value) else []
-        else:
-            words.append(f"{flag}={value}")
-    return Flags.read(take_flags(parser.parse_args(words)), argparse.Namespace())
+
+    stack = STACK
+
+    def __init__(self, run: CurriculumRun) -> None:
+        self._run = run
+        self._overrides: Options | None = None
+        self._callback: Options | None = None
+        self._state: Any = None
+        self._scalars: Mapping[str, float] = {}
+
+    def facts(self) -> RunFacts:
+        """Return what Bridge's config and train state tell of the run."""
+        cfg, progress = self._state.cfg, self._state.train_state
+        validation = getattr(cfg, "validation", cfg.train)
+        eval_iters = validation.eval_iters
+        sizes = [getattr(validation, f"eval_{kind}_batch_size", None) for kind in ("global", "micro")]
+        return RunFacts(
+            seed=cfg.rng.seed,
+            consumed_samples=progress.consumed_train_samples,
+            iteration=progress.step,
+            padded_vocab_size=_padded_vocab_size(cfg.model),
+            loader=getattr(cfg.dataset, "dataloader_type", None),
+            blends=_blends(cfg.dataset),
+            validation_sets_apart=bool(getattr(cfg.dataset, "multiple_validation_sets", False)),
+            global_batch_size=cfg.train.global_batch_size,
+            micro_batch_size=cfg.train.micro_batch_size,
+            eval_batch_sizes=(int(sizes[0] or 0), int(sizes[1] or 0)) if all(sizes) else None,
+            train_iterations=cfg.train.train_iters if cfg.train.train_samples is None else None,
+            text_warmup_fraction=cfg.scheduler.lr_warmup_fraction,
+            eval_batches=max(eval_iters) if isinstance(eval_iters, list) else eval_iters or 0,
+        )
+
+    def report(self, line: str) -> None:
+        """Print on rank 0."""
+        print_on_rank_0(line)
+
+    def around_overrides(self, original: Any) -> Any:
+        """Take our overrides off a command line."""
+
+        def parse_hydra_overrides(cfg: Any, overrides: Sequence[str]) -> Any:
+            ours = [word for word in overrides if word.lstrip("+").startswith(STACK.prefix)]
+            if ours:
+                self._overrides = read_overrides(ours, STACK)
+            return original(cfg, [word for word in overrides if word not in ours])
+
+        return parse_hydra_overrides
+
+    def around_callbacks(self, original: Any) -> Any:
+        """Add our moments to a pre-training's callbacks."""
+
+        def normalize_callbacks(callbacks: Any) -> Any:
+            manager = original([] if callbacks is None else callbacks)
+            given = [getattr(method, "__self__", None) for method in manager.list_callbacks("on_train_start")]
+            self._callback = next(filter(None, (getattr(one, "nca_options", None) for one in given)), None)
+            if self._callback is not None and self._overrides is not None:
+                raise NCAError(
+                    "nca. overrides are given, and the script has an NCACallback with options of its own; give one or the other"
+                )
+            for event in ("on_train_step_start", "on_train_step_end", "on_eval_end"):
+                moment = getattr(self, event)
+                if moment not in manager.list_callbacks(event):
+                    manager.register(event, moment)
+            return manager
+
+        return normalize_callbacks
+
+    def around_setup(self, original: Any) -> Any:
+        """Attach and validate, as soon as there is a config."""
+
+        def setup(state: Any, *rest: Any, **keywords: Any) -> Any:
+            self._state = state
+            self._run.attach(self)
+            self._run.validate(self._callback or self._overrides or Options())
+            return original(state, *rest, **keywords)
+
+        return setup
+
+    def around_data(self, original: Any) -> Any:
+        """Restore the record of the checkpoint that has been read; weights to start from have no steps behind them."""
+
+        def setup_data_iterators(cfg: Any, train_state: Any, *rest: Any, **keywords: Any) -> Any:
+            if train_state.consumed_train_samples > 0:
+                self._run.restore(getattr(train_state, RECORD, None), train_state.consumed_train_samples)
+            return original(cfg, train_state, *rest, **keywords)
+
+        return setup_data_iterators
+
+    def around_state_dict(self, original: Any) -> Any:
+        """Add the record to a train state, as the tensor that its checkpoints ask for."""
+
+        def state_dict(train_state: Any) -> Any:
+            import torch
+
+            state = original(train_state)
+            record = self._run.state_dict(train_state.consumed_train_samples)
+            if record is not None:
+                state[RECORD] = torch.frombuffer(bytearray(json.dumps(record).encode()), dtype=torch.uint8)
+            return state
+
+        return state_dict
+
+    def around_train_step(self, original: Any) -> Any:
+        """Watch the losses of steps that mix NCA and text."""
+
+        def train_step(forward_step: Any, *rest: Any, **keywords: Any) -> Any:
+            return original(self._run.watch(forward_step), *rest, **keywords)
+
+        return train_step
+
+    def on_train_step_start(self, context: Any) -> None:
+        """Call the run before a step."""
+        self._run.require(self, PAST_SETUP)
+        consumed = context.state.train_state.consumed_train_samples
+        self._scalars = self._run.before_step(consumed, context.model, context.optimizer, context.scheduler)
+
+    def on_train_step_end(self, context: Any) -> None:
+        """Write what the run has to say of a step."""
+        logger, step = context.state.cfg.logger, context.state.train_state.step + 1
+        if step % logger.tensorboard_log_interval == 0:
+            _write(context.state, self._scalars, step)
+        if step % logger.log_interval == 0:
+            _write(context.state, self._run.report_losses(step), step)
+
+    def on_eval_end(self, context: Any) -> None:
+        """Evaluate NCA after a validation of text, where that was asked for."""
+        step = context.state.train_state.step
+        _write(context.state, self._run.evaluate(context.model, step), step)
 
 
-def _truth(override: str, value: str) -> bool:
-    if value.lower() not in ("true", "false"):
-        raise NCAError(f"{override}: must be true or false")
-    return value.lower() == "true"
+def _keeping_record(original: Any) -> Any:
+    def load_state_dict(train_state: Any, state: Any) -> None:
+        original(train_state, state)
+        if RECORD in state:
+            setattr(train_state, RECORD, json.loads(bytes(state[RECORD].tolist())))
+
+    return load_state_dict
 
 
-class _Parser(argparse.ArgumentParser):
-    """Raises where argparse would end the process."""
+def _write(state: Any, scalars: Mapping[str, float], step: int) -> None:
+    """Write through Bridge's own writers, which only one rank has."""
+    if scalars:
+        write_scalars(state.tensorboard_logger, state.wandb_logger, scalars, step)
 
-    def error(self, message: str) -> NoReturn:
-        raise NCAError(f"{self.prog}: {message.replace('--nca-', 'nca.')}")
+
+def _blends(dataset: Any) -> tuple[Any, ...] | None:
+    if not hasattr(dataset, "blend"):
+        return (None, None, None)
+    per_split = dataset.blend_per_split
+    return tuple(per_split) if per_split else (own_blend(dataset),) * 3
+
+
+def own_blend(dataset: Any) -> Any:
+    """Return the blend that Bridge would read, which since 0.4 may be written as a data path."""
+    from megatron.core.datasets.utils import get_blend_from_list
+
+    path = getattr(dataset, "data_path", None)
+    if dataset.blend is not None or not path:
+        return dataset.blend
+    return get_blend_from_list(path.split() if isinstance(path, str) else list(path))
+
+
+def _padded_vocab_size(model: Any) -> int | None:
+    """Return the rows of a model's embedding, which Bridge pads when it builds the model."""
+    vocab_size = getattr(model, "vocab_size", None)
+    if vocab_size is None or not getattr(model, "should_pad_vocab", False):
+        return vocab_size
+    multiple = model.make_vocab_size_divisible_by * model.tensor_model_parallel_size
+    return int(-(-vocab_size // multiple) * multiple)

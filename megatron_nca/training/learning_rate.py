@@ -1,13 +1,12 @@
 """The learning rate under ``restart``: the NCA phases have a schedule of their own, the text the run's, over what remains.
 
-Megatron's OptimizerParamScheduler computes a rate from the samples consumed so far. Here its ``get_lr`` and ``get_wd`` are
-answered by one of two copies of it, each with its own position and lengths:
-
-    before the switch   position n             peak phase_lr, warm-up over a tenth, decay over the phases
+    before the switch   position n             peak phase.peak, warm-up over a tenth, decay over the phases
     from the switch on  position n - switch    the run's peak and warm-up, decay over decay_steps - switch
 
-So the rate stays a function of the consumed samples alone, and what the scheduler writes to a checkpoint is what it always
-was.
+A position is a number of consumed samples for Megatron's OptimizerParamScheduler, and a number of steps for a scheduler that
+counts those; ``SplitSchedule`` serves both. The rate is a function of the position alone: ``follow`` brings a scheduler to the
+run's before every step, whatever was loaded, skipped or left out of a checkpoint. What a scheduler writes to a checkpoint is
+what it always was.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from megatron_nca.errors import NCAError
+from megatron_nca.stacks import CORE, Stack
 
 WARMUP_FRACTION = 0.1
 """Of the NCA phases, as in the paper."""
@@ -39,7 +39,31 @@ class PhaseLearningRate:
     decay_style: str | None = None
 
 
-def install(scheduler: Any, switch: int, phase: PhaseLearningRate, text_warmup_fraction: float | None = None) -> None:
+@dataclass(frozen=True)
+class SplitSchedule:
+    """Two schedules, one behind the other.
+
+    Attributes:
+        switch: Position at which the second begins.
+        before: Answers for the positions before it.
+        after: Answers for the others, counted from it.
+    """
+
+    switch: int
+    before: Any
+    after: Any
+
+    def moved(self, position: int, counter: str) -> Any:
+        """Return the schedule of a position, its counter set to the position within it."""
+        in_phase = position < self.switch
+        chosen = self.before if in_phase else self.after
+        setattr(chosen, counter, position if in_phase else position - self.switch)
+        return chosen
+
+
+def install(
+    scheduler: Any, switch: int, phase: PhaseLearningRate, text_warmup_fraction: float | None = None, stack: Stack = CORE
+) -> None:
     """Give a scheduler two schedules, and set the rates of the coming step.
 
     Args:
@@ -47,49 +71,87 @@ def install(scheduler: Any, switch: int, phase: PhaseLearningRate, text_warmup_f
         switch: Consumed samples at which the text begins.
         phase: The NCA phases' schedule.
         text_warmup_fraction: Warm-up of the text as a share of its decay, or None for the scheduler's own warm-up.
+        stack: Whose spelling errors use.
 
     Raises:
         NCAError: What remains after the switch is too short for the run's warm-up or final decay.
     """
-    before = _phase_schedule(scheduler, switch, phase)
-    after = _text_schedule(scheduler, switch, text_warmup_fraction)
-    ratio = before.max_lr / scheduler.max_lr if scheduler.max_lr else 1.0
-
-    def schedule() -> Any:
-        in_phase = scheduler.num_steps < switch
-        chosen = before if in_phase else after
-        chosen.num_steps = scheduler.num_steps - (0 if in_phase else switch)
-        return chosen
+    split = SplitSchedule(
+        switch, _phase_schedule(scheduler, switch, phase, stack), _text_schedule(scheduler, switch, text_warmup_fraction, stack)
+    )
+    rates = _GroupRates.of(scheduler, phase)
 
     def get_lr(param_group: dict[str, Any]) -> float:
-        chosen = schedule()
-        group = _phase_group(param_group, before, ratio) if chosen is before else param_group
-        return type(scheduler).get_lr(chosen, group)
+        chosen = split.moved(scheduler.num_steps, "num_steps")
+        group = rates.in_phase(param_group) if chosen is split.before else param_group
+        return float(type(scheduler).get_lr(chosen, group))
 
     def get_wd(param_group: dict[str, Any] | None = None) -> float:
-        chosen = schedule()
+        chosen = split.moved(scheduler.num_steps, "num_steps")
         if param_group is None:
-            return type(scheduler).get_wd(chosen)
-        if chosen is before and "start_wd" in param_group:
+            return float(type(scheduler).get_wd(chosen))
+        if chosen is split.before and "start_wd" in param_group:
             param_group = {**param_group, "end_wd": param_group["start_wd"]}
-        return type(scheduler).get_wd(chosen, param_group)
+        return float(type(scheduler).get_wd(chosen, param_group))
 
     scheduler.get_lr = get_lr
     scheduler.get_wd = get_wd
     scheduler.step(0)
 
 
-def begin_text(scheduler: Any, switch: int) -> None:
-    """Bring a scheduler to the switch that lags behind the consumed samples.
+def follow(scheduler: Any, consumed_samples: int) -> None:
+    """Bring a scheduler to the run's position, where it is elsewhere.
 
-    Megatron does not step it where an update is skipped, as for a loss scale that overflows; the text's schedule begins with
-    the text all the same.
+    Megatron does not step it where an update is skipped, as for a loss scale that overflows, nor over skipped iterations, and
+    begins at 0 where its state was not loaded.
     """
-    if scheduler.num_steps < switch:
-        scheduler.step(switch - scheduler.num_steps)
+    if scheduler.num_steps != consumed_samples:
+        scheduler.num_steps = consumed_samples
+        scheduler.step(0)
 
 
-def _phase_schedule(scheduler: Any, switch: int, phase: PhaseLearningRate) -> Any:
+@dataclass(frozen=True)
+class _GroupRates:
+    """What the NCA phases make of a parameter group's own peak and minimum, which Megatron puts before the scheduler's.
+
+    A group keeps its proportion to the run's ordinary groups, as a decoupled rate of the embeddings does. A checkpoint's groups
+    bring the rates of the launch that wrote it, so the proportion is taken among groups, and not to the scheduler.
+    """
+
+    phase: PhaseLearningRate
+    run_peak: float
+    run_minimum: float
+
+    @classmethod
+    def of(cls, scheduler: Any, phase: PhaseLearningRate) -> _GroupRates:
+        groups = getattr(scheduler.optimizer, "param_groups", [])
+        ordinary: dict[str, Any] = next((group for group in groups if _is_ordinary(group)), {})
+        return cls(phase, *(_own(ordinary, key, getattr(scheduler, key)) for key in ("max_lr", "min_lr")))
+
+    def in_phase(self, group: dict[str, Any]) -> dict[str, Any]:
+        own_peak, own_minimum = _own(group, "max_lr", self.run_peak), _own(group, "min_lr", self.run_minimum)
+        peak = _scaled(own_peak, self.run_peak, self.phase.peak)
+        return {**group, "max_lr": peak, "min_lr": min(_scaled(own_minimum, self.run_minimum, self.phase.minimum), peak)}
+
+
+def _is_ordinary(group: dict[str, Any]) -> bool:
+    """Tell whether a group has the run's own rates; versions differ in how they mark the others."""
+    return bool(group.get("default_config", True)) and not group.get("is_decoupled_lr", False)
+
+
+def _own(group: dict[str, Any], key: str, otherwise: float) -> float:
+    value = group.get(key)
+    return otherwise if value is None else value
+
+
+def _scaled(own: float, run: float, wanted: float | None) -> float:
+    """Return a group's rate where the run's becomes ``wanted``; the run's own groups get it to the last bit."""
+    if wanted is None:
+        return own
+    return wanted if own == run or not run else wanted * (own / run)
+
+
+def _phase_schedule(scheduler: Any, switch: int, phase: PhaseLearningRate, stack: Stack) -> Any:
     before = copy.copy(scheduler)
     before.max_lr = scheduler.max_lr if phase.peak is None else float(phase.peak)
     minimum = scheduler.min_lr if phase.minimum is None else float(phase.minimum)
@@ -97,23 +159,20 @@ def _phase_schedule(scheduler: Any, switch: int, phase: PhaseLearningRate) -> An
     before.init_lr = min(scheduler.init_lr, before.max_lr)
     before.lr_decay_steps = switch
     warmup = int(WARMUP_FRACTION * switch) if phase.warmup_samples is None else phase.warmup_samples
-    if warmup >= switch:
-        raise NCAError(
-            f"learning rate: a warm-up of {warmup:,} samples does not fit the NCA phases, which end after {switch:,}; "
-            "give --nca-lr-warmup-samples less than that"
-        )
+    check_phase_warmup(warmup, switch, "samples", stack.option("lr_warmup_samples"))
     before.lr_warmup_steps = warmup
     before.lr_decay_style = phase.decay_style or scheduler.lr_decay_style
     if before.lr_decay_style == "WSD":
-        share = scheduler.wsd_decay_steps / scheduler.lr_decay_steps
-        before.wsd_decay_steps = max(int(share * switch), 1)
+        whole = scheduler.wsd_decay_steps or WARMUP_FRACTION * scheduler.lr_decay_steps
+        before.wsd_decay_steps = max(int(whole / scheduler.lr_decay_steps * switch), 1)
+        before.lr_wsd_decay_style = scheduler.lr_wsd_decay_style or "exponential"
     # The weight decay grows, if it does, over the text; the phases keep what it starts from.
     before.end_wd = before.start_wd
     before.wd_incr_style = "constant"
     return before
 
 
-def _text_schedule(scheduler: Any, switch: int, warmup_fraction: float | None) -> Any:
+def _text_schedule(scheduler: Any, switch: int, warmup_fraction: float | None, stack: Stack) -> Any:
     after = copy.copy(scheduler)
     after.lr_decay_steps = scheduler.lr_decay_steps - switch
     after.wd_incr_steps = max(scheduler.wd_incr_steps - switch, 1)
@@ -124,20 +183,24 @@ def _text_schedule(scheduler: Any, switch: int, warmup_fraction: float | None) -
     if scheduler.lr_decay_style == "WSD":
         needed["final decay"] = scheduler.wsd_decay_steps
     for name, samples in needed.items():
-        if samples >= after.lr_decay_steps:
-            raise NCAError(
-                f"learning rate: after the switch at {switch:,} samples {max(after.lr_decay_steps, 0):,} samples of decay "
-                f"remain, too few for the {name} of {samples:,.10g}; lengthen the run or its decay by the NCA phases, shorten "
-                f"the {name}, or keep one schedule with --nca-lr-at-switch continue"
-            )
+        check_text_part(name, samples, after.lr_decay_steps, switch, "samples", stack)
     return after
 
 
-def _phase_group(param_group: dict[str, Any], before: Any, ratio: float) -> dict[str, Any]:
-    """Scale a parameter group's own peak and minimum, which Megatron puts before the scheduler's."""
-    scaled = dict(param_group)
-    if scaled.get("max_lr") is not None:
-        scaled["max_lr"] = scaled["max_lr"] * ratio
-    if scaled.get("min_lr") is not None:
-        scaled["min_lr"] = min(before.min_lr, scaled.get("max_lr", before.max_lr))
-    return scaled
+def check_phase_warmup(warmup: int, switch: int, unit: str, option: str) -> None:
+    """Refuse a warm-up that does not fit the NCA phases."""
+    if warmup >= switch:
+        raise NCAError(
+            f"learning rate: a warm-up of {warmup:,} {unit} does not fit the NCA phases, which end after {switch:,}; "
+            f"give {option} less than that"
+        )
+
+
+def check_text_part(name: str, length: float, remaining: int, switch: int, unit: str, stack: Stack) -> None:
+    """Refuse a run whose text is too short for a part of its schedule."""
+    if length >= remaining:
+        raise NCAError(
+            f"learning rate: after the switch at {switch:,} {unit} {max(remaining, 0):,} {unit} of decay remain, too few for "
+            f"the {name} of {length:,.10g}; lengthen the run or its decay ({stack.word('decay')}) by the NCA phases, shorten "
+            f"the {name} ({stack.word('warmup')}), or keep one schedule with {stack.option('lr_at_switch', 'continue')}"
+        )

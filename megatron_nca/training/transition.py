@@ -1,17 +1,28 @@
-"""The transition: one object, called before every step, that does at the end of the last NCA phase what the paper does.
+"""The transition: what is done once, at the end of the last NCA phase, as the paper does it.
 
-In this order, once, on every rank alike: new embeddings, a fresh optimizer, the text's own learning-rate schedule, and no
-statistic of NCA left to scale FP8 text. Every framework's adapter calls the same ``before_step``.
+In this order, on every rank alike: new embeddings, a fresh optimizer, the text's own learning-rate schedule, and no
+statistic of NCA left to scale FP8 text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from enum import Enum
 from typing import Any
 
 from megatron_nca.data.curriculum import Plan
+from megatron_nca.stacks import CORE, Stack
 from megatron_nca.training import fp8, learning_rate, optimizer, reinit
 from megatron_nca.training.settings import TransitionSettings
+
+
+class State(Enum):
+    """Where a run stands with its transition."""
+
+    AHEAD = "ahead"
+    """It is to be done before the first step at or behind the switch."""
+    DONE = "done"
+    """It has been done, in this start of the run or in an earlier one; or the plan has none."""
 
 
 class Transition:
@@ -22,6 +33,8 @@ class Transition:
         settings: What to do.
         seed: Of the new weights; every rank must have the same.
         report: Takes the line that tells of the transition; called on every rank.
+        state: Where the run stands.
+        stack: Whose spelling errors use.
     """
 
     def __init__(
@@ -30,50 +43,58 @@ class Transition:
         settings: TransitionSettings | None = None,
         seed: int = 1234,
         report: Callable[[str], None] = print,
+        state: State = State.AHEAD,
+        stack: Stack = CORE,
     ) -> None:
         self.plan = plan
         self.settings = settings or TransitionSettings()
-        self.seed = seed
-        self.report = report
-        self.done: bool | None = None
-        self._next_check = 0 if plan.switch is not None else None
+        self.state = State.DONE if plan.switch is None else state
+        self._seed = seed
+        self._report = report
+        self._stack = stack
+        self._scheduled = False
 
-    def before_step(self, consumed_samples: int, model: Sequence[Any], optimizer: Any, opt_param_scheduler: Any) -> bool:
-        """Do the transition if this step is the first of the text.
+    def prepare(self, model: Sequence[Any], megatron_optimizer: Any, opt_param_scheduler: Any) -> None:
+        """Set up at a run's first step, so that what cannot work fails there and not at the switch.
+
+        Args:
+            model: Megatron's model chunks of this rank.
+            megatron_optimizer: Megatron's optimizer.
+            opt_param_scheduler: Megatron's learning-rate scheduler; None where the adapter has set the stack's own up.
+
+        Raises:
+            NCAError: The model, optimizer or schedule is of a kind that cannot be carried across.
+        """
+        if self.plan.switch is None:
+            return
+        if self.state is State.AHEAD:
+            self._check(model, megatron_optimizer)
+        if self.settings.lr == "restart" and opt_param_scheduler is not None:
+            learning_rate.install(
+                opt_param_scheduler, self.plan.switch, self.settings.phase_lr, self.settings.text_warmup_fraction, self._stack
+            )
+            self._scheduled = True
+
+    def before_step(
+        self, consumed_samples: int, model: Sequence[Any], megatron_optimizer: Any, opt_param_scheduler: Any
+    ) -> bool:
+        """Do the transition if this step is the first of the text, and bring the learning rate to the step's position.
 
         Args:
             consumed_samples: Samples of all steps so far.
             model: Megatron's model chunks of this rank.
-            optimizer: Megatron's optimizer.
+            megatron_optimizer: Megatron's optimizer.
             opt_param_scheduler: Megatron's learning-rate scheduler, or None.
 
         Returns:
             Whether the transition was done.
-
-        Raises:
-            NCAError: The model or optimizer is of a kind that cannot be carried across.
         """
-        if self._next_check is None or consumed_samples < self._next_check:
-            return False
-        if self._next_check == 0:
-            return self._begin(consumed_samples, model, optimizer, opt_param_scheduler)
-        self._perform(consumed_samples, model, optimizer, opt_param_scheduler)
-        return True
-
-    def _begin(self, consumed_samples: int, model: Sequence[Any], optimizer: Any, opt_param_scheduler: Any) -> bool:
-        """Set up at a run's first step, so that what cannot work fails here and not at the switch."""
-        switch = self.plan.switch or 0
-        self._check(model, optimizer)
-        if self.settings.lr == "restart" and opt_param_scheduler is not None:
-            learning_rate.install(opt_param_scheduler, switch, self.settings.phase_lr, self.settings.text_warmup_fraction)
-        # A checkpoint at the boundary was written by the last NCA step, so the transition is still to be done.
-        if self.done is None:
-            self.done = consumed_samples > switch
-        self._next_check = None if self.done else switch
-        if self._next_check is None or consumed_samples < switch:
-            return False
-        self._perform(consumed_samples, model, optimizer, opt_param_scheduler)
-        return True
+        crosses = self.state is State.AHEAD and consumed_samples >= (self.plan.switch or 0)
+        if crosses:
+            self._perform(consumed_samples, model, megatron_optimizer)
+        if self._scheduled:
+            learning_rate.follow(opt_param_scheduler, consumed_samples)
+        return crosses
 
     def _check(self, model: Sequence[Any], megatron_optimizer: Any) -> None:
         if self.settings.reinit:
@@ -81,19 +102,16 @@ class Transition:
         if self.settings.optimizer == "fresh" or self.settings.reinit:
             optimizer.check(megatron_optimizer)
 
-    def _perform(self, consumed_samples: int, model: Sequence[Any], megatron_optimizer: Any, opt_param_scheduler: Any) -> None:
+    def _perform(self, consumed_samples: int, model: Sequence[Any], megatron_optimizer: Any) -> None:
         settings = self.settings
-        renewed = reinit.reinitialize(model, settings.reinit, self.seed)
+        renewed = reinit.reinitialize(model, settings.reinit, self._seed)
         optimizer.copy_to_master(megatron_optimizer, renewed)
         if settings.optimizer == "fresh":
             optimizer.reset_state(megatron_optimizer)
-        if settings.lr == "restart" and opt_param_scheduler is not None:
-            learning_rate.begin_text(opt_param_scheduler, self.plan.switch or 0)
         modules = fp8.reset_scaling_state(model)
-        self.done = True
-        self._next_check = None
+        self.state = State.DONE
         tokens = consumed_samples * self.plan.sequence_length
-        self.report(
+        self._report(
             f"megatron-nca: switch to text after {consumed_samples:,} samples ({tokens:,} tokens): "
             f"reinitialised {', '.join(settings.reinit) or 'nothing'}, optimizer {settings.optimizer}, "
             f"learning rate {settings.lr}, FP8 scaling state reset in {modules} modules"

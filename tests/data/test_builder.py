@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from megatron_nca.data import run
+from megatron_nca.data.run import DataFacts
 from megatron_nca.errors import CurriculumError, EntryError, NCAError, VocabularyError
+from megatron_nca.stacks import CORE
 
 TEXT_KEYS = ("tokens", "labels", "loss_mask", "position_ids", "attention_mask")
 
@@ -17,8 +18,6 @@ def no_batch_size():
     unset_num_microbatches_calculator()
     yield
     unset_num_microbatches_calculator()
-    run.set_framework(None)
-    run.set_plan(None)
 
 
 def same(one, other, keys=TEXT_KEYS):
@@ -123,8 +122,9 @@ def test_the_plan_is_known_on_ranks_that_read_no_data(build, text, monkeypatch):
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
     monkeypatch.setattr(torch.distributed, "barrier", lambda *args, **kwargs: None)
-    assert build(["nca:tokens=2560", text], is_built_on_rank=lambda: False) == [None, None, None]
-    assert run.current_plan().switch == 20
+    run = Run()
+    assert build(["nca:tokens=2560", text], is_built_on_rank=lambda: False, run=run) == [None, None, None]
+    assert [plan.switch for plan in run.plans] == [20]
 
 
 def snapshot(folder):
@@ -197,39 +197,66 @@ def test_a_seam_of_another_form_is_refused(monkeypatch):
         megatron_nca.register()
 
 
-class Framework:
-    def __init__(self, facts):
-        self.facts = lambda: facts
-        self.plans = []
+class Run:
+    """What the builder asks of a run."""
 
-    def planned(self, plan):
+    stack = CORE
+    is_driven = True
+
+    def __init__(self, **facts):
+        self.data_facts = DataFacts(**facts)
+        self.plans, self.datasets = [], []
+
+    def begin(self, plan, datasets):
         self.plans.append(plan)
+        self.datasets.append(datasets)
 
 
-def test_a_framework_is_told_the_plan_before_any_text_is_built(build):
-    framework = Framework(run.RunFacts())
-    run.set_framework(framework)
-    with pytest.raises((OSError, AssertionError)):
+def test_a_run_is_told_that_it_has_no_plan(build, text):
+    run = Run()
+    build([text], run=run)
+    build(per_split=[[text], ["nca:"], None], sizes=(10, 6, 0), run=run)
+    assert run.plans == [None, None]
+
+
+def test_a_run_is_told_what_its_samples_are_made_from(build, text, other_text, tokenizer):
+    run, other = Run(), Run()
+    build(["nca:tokens=2560", text], run=run)
+    assert (run.datasets[0].seed, len(run.datasets[0].texts)) == (1234, 1)
+    assert run.datasets[0].texts[0].startswith("300 sequences, 300 documents, index ")
+    tokenizer.eod = 7
+    build(["nca:tokens=2560", other_text], run=other)
+    assert run.datasets[0].texts != other.datasets[0].texts
+    assert "end of document 5" in run.datasets[0].tokens
+    assert "end of document 7" in other.datasets[0].tokens
+
+
+def test_a_text_that_is_missing_is_refused_by_name_before_megatron_looks_for_it(build):
+    with pytest.raises(CurriculumError, match=r"'missing' has no file missing\.idx on \S+; give the prefix"):
         build(["nca:tokens=2560", "missing"])
-    assert [plan.switch for plan in framework.plans] == [20]
+
+
+def test_a_loop_that_never_calls_the_transition_is_told_once_at_its_first_sample(build, text, caplog):
+    run = Run()
+    run.is_driven = False
+    train = build(["nca:tokens=2560", text], run=run)[0]
+    assert not caplog.records
+    for position in (0, 1, 20):
+        train[position]
+    [record] = caplog.records
+    assert "go over to text after 20 samples" in record.getMessage()
+    assert "before_step" in record.getMessage()
 
 
 def test_a_phase_that_has_ended_is_not_moved_by_another_batch_size(build, text):
     from megatron.core.num_microbatches_calculator import init_num_microbatches_calculator
 
     init_num_microbatches_calculator(0, None, 16, 2, 4)
-    run.set_framework(Framework(run.RunFacts(consumed_samples=30, ended_phases=(20,))))
-    train = build(["nca:tokens=2560", "nca:tokens=1280,domain=code", text])[0]
+    two = ["nca:tokens=2560", "nca:tokens=1280,domain=code", text]
+    train = build(two, run=Run(consumed_samples=30, ended_phases=(20,)))[0]
     assert [phase.end for phase in train.plan.phases] == [20, 30]
-    run.set_framework(Framework(run.RunFacts(consumed_samples=26, ended_phases=(20,))))
-    train = build(["nca:tokens=2560", "nca:tokens=1280,domain=code", text])[0]
+    train = build(two, run=Run(consumed_samples=26, ended_phases=(20,)))[0]
     assert [phase.end for phase in train.plan.phases] == [20, 42]
-
-
-def test_a_cyclic_loader_is_refused(build, text):
-    run.set_framework(Framework(run.RunFacts(dataloader_type="cyclic")))
-    with pytest.raises(CurriculumError, match="--dataloader-type single"):
-        build(["nca:tokens=2560", text])
 
 
 def test_a_dataset_that_is_not_gpts_is_refused(build, text):
@@ -259,7 +286,7 @@ def test_text_that_runs_out_is_refused(build, text, other_text):
 
 
 def test_validation_without_a_size_is_refused(build, text):
-    with pytest.raises(EntryError, match="give --eval-iters"):
+    with pytest.raises(EntryError, match="give the number of evaluation samples"):
         build(per_split=[["nca:tokens=2560", text], ["nca:"], None], sizes=(100, None, 10))
 
 

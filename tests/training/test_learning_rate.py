@@ -136,11 +136,43 @@ def test_a_warmup_longer_than_the_phases_is_refused():
         learning_rate.install(scheduler(), SWITCH, PhaseLearningRate(warmup_samples=400))
 
 
-def test_updates_that_were_skipped_do_not_delay_the_text():
+def test_updates_that_were_skipped_do_not_delay_the_schedule():
     made = scheduler()
     learning_rate.install(made, SWITCH, PhaseLearningRate())
     made.step(SWITCH - 16)
-    learning_rate.begin_text(made, SWITCH)
+    learning_rate.follow(made, SWITCH)
     assert rates(made, END - SWITCH) == rates(alone(END - SWITCH), END - SWITCH)
-    learning_rate.begin_text(made, SWITCH)
+    learning_rate.follow(made, END)
     assert made.num_steps == END
+
+
+@pytest.mark.parametrize("at", [0, 96, SWITCH - 8, SWITCH, SWITCH + 8, 1000])
+def test_a_scheduler_whose_state_was_not_loaded_goes_on_with_the_same_rates(at):
+    whole = scheduler()
+    learning_rate.install(whole, SWITCH, PhaseLearningRate(peak=2e-4))
+    expected = rates(whole, END)
+    empty = scheduler()
+    learning_rate.install(empty, SWITCH, PhaseLearningRate(peak=2e-4))
+    learning_rate.follow(empty, at)
+    assert rates(empty, END - at) == expected[at // 8 :]
+
+
+def test_the_phases_peak_is_the_users_whatever_rate_of_the_run_is_overridden():
+    """A checkpoint's groups keep the rates of the launch that wrote it; the scheduler has this launch's."""
+    before, now = (
+        scheduler(groups=({"max_lr": 1e-3, "min_lr": 1e-5},)),
+        scheduler(groups=({"max_lr": 1e-3, "min_lr": 1e-5},), max_lr=7e-3, min_lr=7e-5),
+    )
+    for made in (before, now):
+        learning_rate.install(made, SWITCH, PhaseLearningRate(peak=2.05e-5))
+    seen = [[rate for rate, _ in rates(made, SWITCH)] for made in (before, now)]
+    assert seen[0] == seen[1]
+    assert max(seen[0]) == 2.05e-5
+
+
+def test_a_decoupled_minimum_stays_in_the_phases():
+    groups = ({"max_lr": 1e-3, "min_lr": 1e-5}, {"max_lr": 2e-3, "min_lr": 4e-4, "is_decoupled_lr": True})
+    made = scheduler(groups=groups)
+    learning_rate.install(made, SWITCH, PhaseLearningRate(warmup_samples=0))
+    made.step(SWITCH - 1)
+    assert [group["lr"] for group in made.optimizer.param_groups] == pytest.approx([1e-5, 4e-4], rel=0.02)

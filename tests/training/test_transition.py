@@ -4,6 +4,7 @@ from megatron_nca.data.batches import BatchBoundaries
 from megatron_nca.data.curriculum import plan_training, read_blend
 from megatron_nca.errors import NCAError
 from megatron_nca.training import Transition, TransitionSettings
+from megatron_nca.training.transition import State
 from tests.training.test_optimizer import trained
 from tests.training.test_reinit import EMBEDDING, Model
 
@@ -29,6 +30,7 @@ class Run:
         self.transition, self.model, self.optimizer = transition, Model(), Leaf()
 
     def steps(self, begin, end):
+        self.transition.prepare([self.model], self.optimizer, None)
         return [
             consumed
             for consumed in range(begin, end, 8)
@@ -61,15 +63,16 @@ def test_a_checkpoint_at_the_boundary_still_has_it_to_come():
     assert Run(Transition(PLAN)).steps(SWITCH, 400) == [SWITCH]
 
 
-@pytest.mark.parametrize("consumed", [SWITCH + 8, 500])
-def test_a_checkpoint_behind_the_boundary_does_not_repeat_it(consumed):
-    assert Run(Transition(PLAN)).steps(consumed, 800) == []
+@pytest.mark.parametrize("consumed", [SWITCH, SWITCH + 8, 500])
+def test_one_that_has_been_done_is_not_repeated(consumed):
+    transition = Transition(PLAN, state=State.DONE)
+    assert Run(transition).steps(consumed, 800) == []
 
 
-def test_what_a_checkpoint_notes_goes_before_its_position():
-    pending = Transition(PLAN)
-    pending.done = False
-    assert Run(pending).steps(500, 800) == [500]
+def test_it_is_made_up_for_where_the_steps_up_to_the_switch_were_skipped():
+    run = Run(Transition(PLAN))
+    assert run.steps(500, 800) == [500]
+    assert run.transition.state is State.DONE
 
 
 def test_every_rank_draws_the_same_weights():

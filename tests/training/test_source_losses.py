@@ -8,7 +8,7 @@ from megatron.core import parallel_state
 
 from megatron_nca.data.batches import BatchBoundaries
 from megatron_nca.data.curriculum import plan_training, read_blend
-from megatron_nca.frameworks.source_losses import MicroBatches, SourceLosses
+from megatron_nca.training.source_losses import MicroBatches, SourceLosses
 
 
 def plan(*path, weights=None, samples=100):
@@ -57,7 +57,8 @@ def test_the_means_are_those_of_the_samples(last_stage, monkeypatch):
         rows = slice(4 * next(batches), None)
         return values[rows][:4], partial(lambda mask, output: (output.view(-1) * mask.view(-1)).sum(), masks[rows][:4])
 
-    watched = losses.watch(forward_step, step)
+    losses.begin_step(step)
+    watched = losses.watch(forward_step)
     for _ in range(2):
         output, loss_function = watched()
         loss_function(output)

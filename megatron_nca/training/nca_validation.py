@@ -1,4 +1,4 @@
-"""``--nca-valid``: the model on trajectories of held-out rules, beside Megatron-LM's validation of text.
+"""The option ``valid``: the model on trajectories of held-out rules, beside the stack's validation of text.
 
 A sample is a pure function of its number, so each rank makes those of its micro-batches itself; nothing is broadcast, and every
 validation reads the same samples. They go through Megatron's own forward pass: any tensor, pipeline and context parallelism.
@@ -17,7 +17,6 @@ from megatron.core import parallel_state
 from megatron.core.datasets.utils import Split
 from megatron.core.pipeline_parallel import get_forward_backward_func
 
-from megatron_nca.data import run
 from megatron_nca.data.builder import make_dataset
 from megatron_nca.data.curriculum import Plan
 from megatron_nca.data.entry import NCAEntry
@@ -70,60 +69,75 @@ class Result:
         return [n for n in sorted({*doubling, last}) if 0 < n <= last and self.by_frames_seen[n - 1] is not None]
 
 
-def validate(plan: Plan, model: Sequence[Any], args: Any, batches: int) -> list[Result]:
+@dataclass(frozen=True)
+class Batches:
+    """How much is evaluated, and how it is cut.
+
+    Attributes:
+        number: Global batches of each entry.
+        global_size: Samples of one.
+        micro_size: Samples of a forward pass.
+    """
+
+    number: int
+    global_size: int
+    micro_size: int
+
+
+def validate(
+    plan: Plan, model: Sequence[Any], batches: Batches, config: Any, padded_vocab_size: int | None = None
+) -> list[Result]:
     """Evaluate every entry of a plan; called on all ranks.
 
     Args:
         plan: Gives the entries.
         model: Megatron's model chunks.
-        args: Megatron-LM's arguments.
-        batches: Global batches of each entry.
+        batches: How much.
+        config: Megatron's dataset config of the training data.
+        padded_vocab_size: Rows of the model's embedding, or None to ask the model.
 
     Returns:
-        A result for each entry on the ranks of the last pipeline stage, nothing elsewhere.
+        A result for each entry, the same on every rank.
     """
     modes = [chunk.training for chunk in model]
     for chunk in model:
         chunk.eval()
     try:
         with torch.no_grad():
-            results = [
-                _validate_entry(entry, stream, model, args, batches)
+            return [
+                _validate_entry(entry, stream, model, batches, config, padded_vocab_size)
                 for entry, stream in zip(plan.curriculum.entries, plan.curriculum.streams, strict=True)
             ]
     finally:
         for chunk, training in zip(model, modes, strict=True):
             chunk.train(training)
-    return [result for result in results if result is not None]
 
 
-def _validate_entry(entry: NCAEntry, stream: int, model: Sequence[Any], args: Any, batches: int) -> Result | None:
-    # Versions differ in whether validation has batch sizes of its own.
-    batch = getattr(args, "eval_global_batch_size", None) or args.global_batch_size
-    micro_batch = getattr(args, "eval_micro_batch_size", None) or args.micro_batch_size
+def _validate_entry(
+    entry: NCAEntry, stream: int, model: Sequence[Any], batches: Batches, config: Any, padded_vocab_size: int | None
+) -> Result:
     ranks = parallel_state.get_data_parallel_world_size()
-    micro_batches = batch // (micro_batch * ranks)
-    dataset = make_dataset(entry, stream, batches * batch, Split.valid, run.dataset_config())
-    counter = _Counter(dataset, model[-1], args.padded_vocab_size)
-    for number in range(batches):
-        samples = _micro_batches(dataset, number * batch, micro_batch, micro_batches)
+    micro_batches = batches.global_size // (batches.micro_size * ranks)
+    dataset = make_dataset(entry, stream, batches.number * batches.global_size, Split.valid, config, padded_vocab_size)
+    counter = _Counter(dataset, model[-1], padded_vocab_size)
+    for number in range(batches.number):
+        samples = _micro_batches(dataset, number * batches.global_size, batches.micro_size, micro_batches)
         # Without this, Megatron's timers would count the validation's forward passes as the training's.
-        config = _unwrap(model[0]).config
-        timers, config.timers = config.timers, None
+        model_config = _unwrap(model[0]).config
+        timers, model_config.timers = model_config.timers, None
         try:
             collected = get_forward_backward_func()(
                 forward_step_func=counter.forward_step,
                 data_iterator=[samples() for _ in model] if len(model) > 1 else samples(),
-                model=model,
+                model=list(model),
                 num_microbatches=micro_batches,
-                seq_length=args.seq_length,
-                micro_batch_size=micro_batch,
-                decoder_seq_length=args.decoder_seq_length,
+                seq_length=config.sequence_length,
+                micro_batch_size=batches.micro_size,
                 forward_only=True,
                 collect_non_loss_data=True,
             )
         finally:
-            config.timers = timers
+            model_config.timers = timers
         for counts in collected:
             counter.add(counts)
     return counter.result(entry)
@@ -146,8 +160,9 @@ def _micro_batches(dataset: NCADataset, first: int, size: int, number: int) -> A
 class _Counter:
     """Sums of an entry's losses and cells over micro-batches."""
 
-    def __init__(self, dataset: NCADataset, last_chunk: Any, padded_vocab_size: int) -> None:
+    def __init__(self, dataset: NCADataset, last_chunk: Any, padded_vocab_size: int | None) -> None:
         config = dataset.entry.config
+        padded_vocab_size = padded_vocab_size or int(_unwrap(last_chunk).vocab_size)
         self._last_chunk = last_chunk
         self._frames = int(dataset.layout.frames_seen(config).max()) + 1
         self._vocab_size = padded_vocab_size
@@ -184,11 +199,11 @@ class _Counter:
         """Add what ``forward_step`` collected of a micro-batch."""
         self._sums += counts
 
-    def result(self, entry: NCAEntry) -> Result | None:
-        """Sum over the data-parallel ranks; None on ranks without the last pipeline stage."""
-        if not parallel_state.is_pipeline_last_stage(ignore_virtual=True):
-            return None
-        torch.distributed.all_reduce(self._sums, group=parallel_state.get_data_parallel_group(with_context_parallel=True))
+    def result(self, entry: NCAEntry) -> Result:
+        """Sum over all ranks, of which one of each tensor-parallel group on the last pipeline stage speaks."""
+        if not parallel_state.is_pipeline_last_stage(ignore_virtual=True) or parallel_state.get_tensor_model_parallel_rank():
+            self._sums.zero_()
+        torch.distributed.all_reduce(self._sums)
         loss, labels, with_logits, *counts = self._sums.tolist()
         right, there = counts[1 : self._frames], counts[self._frames + 1 :]
         by_frames = tuple(r / t if t else None for r, t in zip(right, there, strict=True))

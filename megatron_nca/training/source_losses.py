@@ -55,6 +55,8 @@ class SourceLosses:
         self._entries = len(plan.curriculum.entries)
         self._sums: torch.Tensor | None = None
         self._watched_steps = 0
+        self._step: MicroBatches | None = None
+        self._micro_batches_done = 0
         last = self._nca(plan.samples)
         positions = range(plan.samples + 1)
         self._first_text = bisect_left(positions, 1, key=lambda n: n - self._nca(n)) - 1
@@ -67,15 +69,20 @@ class SourceLosses:
         """Tell whether a step of ``batch`` samples lies where NCA and text alternate: from the first text to the last NCA."""
         return consumed_samples < self._end_of_nca and consumed_samples + batch > self._first_text
 
-    def watch(self, forward_step: Any, step: MicroBatches) -> Any:
-        """Return the forward step of a step that is covered, its loss function watched.
+    def begin_step(self, step: MicroBatches) -> None:
+        """Take where the samples of the coming step stand; where they do not mix, nothing is watched."""
+        self._step = step if self.covers(step.consumed_samples, step.size * step.ranks * step.number) else None
+        self._micro_batches_done = 0
+        self._watched_steps += self._step is not None
+
+    def watch(self, forward_step: Any) -> Any:
+        """Return the forward step of this step, its loss function observed if the step mixes NCA and text.
 
         Args:
-            forward_step: Megatron-LM's; returns the output and a loss function bound to its loss mask.
-            step: Where its samples stand.
+            forward_step: Megatron's; returns the output and a loss function bound to its loss mask.
         """
-        self._watched_steps += 1
-        done = iter(range(1 << 62))
+        if self._step is None:
+            return forward_step
 
         @functools.wraps(forward_step)
         def watched_forward_step(*arguments: Any, **keywords: Any) -> Any:
@@ -86,19 +93,27 @@ class SourceLosses:
 
             @functools.wraps(getattr(loss_function, "func", loss_function))
             def watched_loss_function(losses: torch.Tensor, *rest: Any, **others: Any) -> Any:
-                self._add(losses.detach(), mask, step.positions(next(done)))
+                self.observe(losses, mask)
                 return loss_function(losses, *rest, **others)
 
             return output, watched_loss_function
 
         return watched_forward_step
 
-    def _add(self, losses: torch.Tensor, mask: torch.Tensor, positions: range) -> None:
-        if losses.numel() != mask.numel():
+    def observe(self, losses: torch.Tensor, mask: torch.Tensor) -> None:
+        """Add the losses of the step's next micro-batch; nothing where the step does not mix NCA and text.
+
+        Args:
+            losses: Of every label, in any shape with the micro-batch's samples first.
+            mask: Which labels count, of as many elements.
+        """
+        if self._step is None or losses.numel() != mask.numel():
             return
+        positions = self._step.positions(self._micro_batches_done)
+        self._micro_batches_done += 1
         is_nca = [self._plan.schedule.locate(position)[0] < self._entries for position in positions]
         rows = mask.reshape(len(positions), -1).double()
-        sums = torch.stack([(losses.reshape(rows.shape).double() * rows).sum(dim=1), rows.sum(dim=1)])
+        sums = torch.stack([(losses.detach().reshape(rows.shape).double() * rows).sum(dim=1), rows.sum(dim=1)])
         weights = torch.tensor([[float(nca), float(not nca)] for nca in is_nca], dtype=torch.float64)
         added = sums @ weights.to(sums.device, non_blocking=True)
         self._sums = added if self._sums is None else self._sums + added
@@ -107,15 +122,18 @@ class SourceLosses:
         """Return the mean losses since the last report and begin anew; called on all ranks.
 
         Returns:
-            ``nca/loss`` and ``text/loss`` on the ranks of the last pipeline stage, if a step was covered; nothing otherwise.
+            ``nca/loss`` and ``text/loss``, the same on every rank, if a step was covered; nothing otherwise.
         """
         steps, self._watched_steps = self._watched_steps, 0
         sums, self._sums = self._sums, None
-        if not steps or not parallel_state.is_pipeline_last_stage(ignore_virtual=True):
+        if not steps:
             return {}
         if sums is None:
             sums = torch.zeros(2, 2, dtype=torch.float64, device=torch.device("cuda", torch.cuda.current_device()))
-        torch.distributed.all_reduce(sums, group=parallel_state.get_data_parallel_group(with_context_parallel=True))
+        # Tensor-parallel ranks have the same losses, so that one of them speaks for all.
+        if not parallel_state.is_pipeline_last_stage(ignore_virtual=True) or parallel_state.get_tensor_model_parallel_rank():
+            sums = torch.zeros_like(sums)
+        torch.distributed.all_reduce(sums)
         losses, labels = sums.tolist()
         named = zip(("nca/loss", "text/loss"), losses, labels, strict=True)
         return {name: loss / count for name, loss, count in named if count}

@@ -1,0 +1,38 @@
+"""Entries put before the data that a recipe already has: the same for NeMo's paths and Megatron-Bridge's blends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from megatron_nca.data.entry import is_nca, parse_entry
+from megatron_nca.errors import NCAError
+from megatron_nca.stacks import Stack
+
+
+def are_phases(paths: Sequence[str]) -> bool:
+    """Tell whether a data path is phases alone, and so comes before what is there."""
+    return all(is_nca(path) and parse_entry(path).is_phase for path in paths)
+
+
+def check_paths(paths: Sequence[str], own: Sequence[str], stack: Stack) -> None:
+    """Refuse a data path without an entry, and a recipe that has one already.
+
+    Args:
+        paths: What the user gave.
+        own: The prefixes that the recipe has.
+        stack: Whose words errors use.
+
+    Raises:
+        NCAError: There is nothing to add, or it has been added before.
+    """
+    if not any(is_nca(path) for path in paths):
+        raise NCAError(f"with_nca: {list(paths)} has no nca: entry; give one, as in {stack.word('text_first')}")
+    if any(is_nca(prefix) for prefix in own):
+        raise NCAError(f"with_nca: the data have been overridden already, they are {list(own)}; call it once, with every entry")
+
+
+def no_text(phases: Sequence[str], found: str, stack: Stack) -> NCAError:
+    """Make the error of phases that nothing follows."""
+    return NCAError(
+        f"with_nca: {found}, so nothing follows {phases[-1]!r}; give the text too, as in {stack.word('text_first')}"
+    )

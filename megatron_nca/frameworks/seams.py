@@ -1,0 +1,130 @@
+"""Every symbol of another package that megatron-nca replaces, in one table.
+
+Each wrapper calls what it replaces, with the same arguments, and carries a mark of our own (``patching.MARK``). Where a launch
+has no word of ours, each does what it always did. ``megatron-nca doctor`` prints the table, ``docs/versions.md`` shows it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from megatron_nca.errors import EnvironmentMismatchError
+from megatron_nca.patching import after_import, is_patched, patch
+from megatron_nca.stacks import BRIDGE, CORE, MEGATRON_LM, NEMO
+
+PYTHON = "Python"
+
+
+@dataclass(frozen=True)
+class Seam:
+    """A symbol that is replaced.
+
+    Attributes:
+        stack: Whose it is.
+        module: Where it is defined.
+        symbol: Its name there; ``Class.method`` for a method.
+        versions: Of its stack, in which it is replaced.
+        why: What the wrapper adds.
+    """
+
+    stack: str
+    module: str
+    symbol: str
+    versions: str
+    why: str
+
+    @property
+    def package(self) -> str:
+        """The part of the module's name that modules which import the symbol share."""
+        return ".".join(self.module.split(".")[:2])
+
+
+_LM, _BRIDGE = "0.14 to 0.20", "0.3 to 0.6"
+_LOADERS, _OVERRIDES = "megatron.bridge.data.loaders", "megatron.bridge.training.utils.omegaconf_utils"
+_NEMO_DATA = "nemo.collections.llm.gpt.data.pre_training"
+
+SEAMS: tuple[Seam, ...] = (
+    Seam(CORE.name, "megatron.core.datasets.blended_megatron_dataset_builder", "BlendedMegatronDatasetBuilder.build", _LM,
+         "reads nca: entries, and tells the run of its plan"),
+    Seam(MEGATRON_LM.name, "megatron.training.arguments", "add_megatron_arguments", _LM, "adds the --nca- options"),
+    Seam(MEGATRON_LM.name, "megatron.training.arguments", "validate_args", _LM, "reads them, and refuses what cannot work"),
+    Seam(MEGATRON_LM.name, "megatron.training.checkpointing", "check_checkpoint_args", _LM, "restores the record"),
+    Seam(MEGATRON_LM.name, "megatron.training.checkpointing", "save_checkpoint", _LM, "brings the record up to date"),
+    Seam(MEGATRON_LM.name, "megatron.training.training", "train_step", _LM, "the transition, scalars, losses by source"),
+    Seam(MEGATRON_LM.name, "megatron.training.training", "evaluate_and_print_results", _LM, "validation on NCA"),
+    Seam(BRIDGE.name, "megatron.bridge.training.callbacks", "normalize_callbacks", _BRIDGE, "adds an NCACallback"),
+    Seam(BRIDGE.name, _OVERRIDES, "parse_hydra_overrides", _BRIDGE, "takes nca. overrides"),
+    Seam(BRIDGE.name, "megatron.bridge.training.setup", "setup", _BRIDGE, "reads the config, and refuses what cannot work"),
+    Seam(BRIDGE.name, _LOADERS, "setup_data_iterators", _BRIDGE, "restores the record before the datasets are built"),
+    Seam(BRIDGE.name, "megatron.bridge.training.state", "TrainState.state_dict", _BRIDGE, "writes the record"),
+    Seam(BRIDGE.name, "megatron.bridge.training.state", "TrainState.load_state_dict", _BRIDGE, "reads the record"),
+    Seam(BRIDGE.name, "megatron.bridge.training.train", "train_step", _BRIDGE, "losses by source"),
+    Seam(NEMO.name, _NEMO_DATA, "validate_dataset_asset_accessibility", "2.0 to 2.7", "an entry is no file"),
+    Seam(NEMO.name, _NEMO_DATA, "PreTrainingDataModule.build", "2.0 to 2.7", "batch sizes are known before the data"),
+    Seam(PYTHON, "os", "execv", "3.10 to 3.13", "a script that starts itself anew takes python -m megatron_nca along"),
+    Seam(PYTHON, "os", "execve", "3.10 to 3.13", "the same, with an environment"),
+)  # fmt: skip
+
+Wrappers = Mapping[str, Callable[[Any], Any]]
+"""Symbol -> what makes its wrapper."""
+
+
+def seams_of(stack: str) -> tuple[Seam, ...]:
+    """Return a stack's rows."""
+    return tuple(seam for seam in SEAMS if seam.stack == stack)
+
+
+def install(stack: str, wrappers: Wrappers, owner: Any = True) -> None:
+    """Replace the symbols of a stack that can be imported now; those that are replaced already are left alone.
+
+    Args:
+        stack: Whose.
+        wrappers: One for each of its rows.
+        owner: Kept as the mark of each wrapper.
+
+    Raises:
+        EnvironmentMismatchError: One of the symbols is missing.
+    """
+    for seam in _complete(stack, wrappers):
+        _patch(seam, importlib.import_module(seam.module), wrappers[seam.symbol], owner)
+
+
+def install_on_import(stack: str, wrappers: Wrappers, owner: Any = True) -> None:
+    """Replace the symbols of a stack as soon as its modules are imported, and import none of them."""
+    for seam in _complete(stack, wrappers):
+        after_import(seam.module, lambda module, seam=seam: _patch(seam, module, wrappers[seam.symbol], owner))  # type: ignore[misc]
+
+
+def _complete(stack: str, wrappers: Wrappers) -> tuple[Seam, ...]:
+    rows = seams_of(stack)
+    if {seam.symbol for seam in rows} != wrappers.keys():
+        raise ValueError(f"{stack}: wrappers {sorted(wrappers)} for the seams {sorted(seam.symbol for seam in rows)}")
+    return rows
+
+
+def _patch(seam: Seam, module: Any, wrapper: Callable[[Any], Any], owner: Any) -> None:
+    *classes, name = seam.symbol.split(".")
+    holder = module
+    for part in [*classes, name][:-1]:
+        holder = getattr(holder, part, None)
+    if not hasattr(holder, name):
+        raise EnvironmentMismatchError(f"{seam.module} has no {seam.symbol}; megatron-nca knows {seam.stack} {seam.versions}")
+    patch(holder, name, wrapper, "" if classes else seam.package, owner)
+
+
+def installed(seams: Iterable[Seam] = SEAMS) -> list[Seam]:
+    """Return the rows that are replaced in this process; imports nothing."""
+    import sys
+
+    found = []
+    for seam in seams:
+        holder: Any = sys.modules.get(seam.module)
+        *classes, name = seam.symbol.split(".")
+        for part in classes:
+            holder = getattr(holder, part, None)
+        if is_patched(holder, name):
+            found.append(seam)
+    return found

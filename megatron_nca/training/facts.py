@@ -1,0 +1,47 @@
+"""What a stack tells of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from megatron_nca.data.curriculum import Blend
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """Facts about a run, as its stack knows them at the time.
+
+    Attributes:
+        seed: Of new weights; None for the data's.
+        consumed_samples: Samples of the steps so far.
+        iteration: Steps so far.
+        padded_vocab_size: Rows of the model's embedding, or None where it is not known yet.
+        loader: Kind of data loader, as Megatron's ``--dataloader-type`` names it; None for the usual one.
+        blends: Train, valid and test data where the launch is known before its datasets are built; None elsewhere.
+        validation_sets_apart: Whether validation sets are read one by one, and not as a mixture.
+        global_batch_size: Samples of a step, once batches have stopped growing.
+        micro_batch_size: Samples of a forward pass.
+        eval_batch_sizes: The same two of a validation, where they are others.
+        train_iterations: Length of the run where it was given in steps, else None.
+        text_warmup_fraction: Warm-up as a share of the decay, where the launch gives it so.
+        eval_batches: Global batches of a validation; 0 for none, None where it is not known.
+        replays_steps: Whether a CUDA graph replays whole steps, so that no Python runs in them.
+        args: Megatron-LM's arguments, for what only they can tell; None on other stacks.
+    """
+
+    seed: int | None = None
+    consumed_samples: int = 0
+    iteration: int = 0
+    padded_vocab_size: int | None = None
+    loader: str | None = None
+    blends: tuple[Blend | None, ...] | None = None
+    validation_sets_apart: bool = False
+    global_batch_size: int | None = None
+    micro_batch_size: int | None = None
+    eval_batch_sizes: tuple[int, int] | None = None
+    train_iterations: int | None = None
+    text_warmup_fraction: float | None = None
+    eval_batches: int | None = None
+    replays_steps: bool = False
+    args: Any = None

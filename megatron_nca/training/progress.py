@@ -1,0 +1,64 @@
+"""How far a step is in the curriculum: the scalars that every stack writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from megatron_nca.data.curriculum import Plan
+
+
+class Progress(Mapping[str, float]):
+    """The scalars of the step that reads ``batch`` samples after ``consumed_samples``, computed when they are read.
+
+    ``nca/phase`` (0 for the first, the number of phases for the final blend), ``nca/share`` of the step's samples,
+    ``nca/tokens`` and ``text/tokens`` read so far. Empty without a plan.
+    """
+
+    def __init__(self, plan: Plan | None, consumed_samples: int = 0, batch: int = 1) -> None:
+        self._plan = plan
+        self._consumed_samples = consumed_samples
+        self._batch = batch
+        self._values: dict[str, float] | None = None
+
+    def _read(self) -> dict[str, float]:
+        if self._values is None:
+            self._values = {} if self._plan is None else self._compute(self._plan)
+        return self._values
+
+    def _compute(self, plan: Plan) -> dict[str, float]:
+        begin, end = self._consumed_samples, self._consumed_samples + self._batch
+        before, after = (plan.schedule.counts(samples) for samples in (begin, end))
+        entries = len(plan.curriculum.entries)
+        nca = sum(after[:entries])
+        return {
+            "nca/phase": sum(begin >= phase.end for phase in plan.phases),
+            "nca/share": (nca - sum(before[:entries])) / self._batch,
+            "nca/tokens": nca * plan.sequence_length,
+            "text/tokens": sum(after[entries:]) * plan.sequence_length,
+        }
+
+    def __getitem__(self, name: str) -> float:
+        return self._read()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read())
+
+    def __len__(self) -> int:
+        return len(self._read())
+
+
+def write_scalars(tensorboard: Any, wandb: Any, scalars: Mapping[str, float], iteration: int) -> None:
+    """Write to a stack's own writers, where it has them: Megatron gives them to one rank.
+
+    Args:
+        tensorboard: A ``SummaryWriter``, or None.
+        wandb: Weights & Biases' module, or None.
+        scalars: Values by name.
+        iteration: Steps so far.
+    """
+    if tensorboard is not None:
+        for name, value in scalars.items():
+            tensorboard.add_scalar(name, value, iteration)
+    if wandb and scalars:
+        wandb.log(dict(scalars), iteration)

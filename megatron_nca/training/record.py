@@ -1,0 +1,227 @@
+"""The record: what a checkpoint holds of a run's curriculum, and how it is compared with a launch.
+
+A record fixes a run's past. It is written as a dict of plain values, so that any checkpoint format keeps it and any reader
+opens it, and read as strictly as it is written: a damaged record, or one of an unknown version, is refused by name.
+
+    version 1    0.1.0: entries, sequence length, seed, weights, phase ends, transition
+    version 2    also the run's length, samples given by each source, identity of tokens and texts, stream version
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from megatron_nca.automaton.source import STREAM_VERSION
+from megatron_nca.data.curriculum import Plan
+from megatron_nca.data.entry import NCAEntry
+from megatron_nca.data.run import Datasets
+from megatron_nca.errors import CurriculumError
+
+RECORD = "nca_curriculum"
+"""Under which name a framework's checkpoint keeps the record; in Megatron-LM an attribute of ``args``."""
+
+VERSION = 2
+VERSIONS = (1, 2)
+
+COMPARED = {
+    "sequence_length": "sequence length",
+    "seed": "seed of the data",
+    "stream": "stream version",
+    "phases": "phases",
+    "blended": "blended",
+    "text": "weights of the text",
+    "tokens": "NCA tokens",
+    "texts": "texts",
+}
+"""What must be the same, with the words for it; an older record does not hold all of it."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run's curriculum, as a checkpoint holds it.
+
+    Attributes:
+        sequence_length: Tokens of a sample.
+        seed: Of the data.
+        phases: Each phase's entry, with everything that determines its samples.
+        blended: Weight and entry of each ``nca:`` entry of the final blend.
+        text: Weight of each text, or how many there are where Megatron weighs them.
+        phase_ends: Consumed samples at which each phase ends.
+        transition_done: Whether the run has been carried across the switch.
+        samples: Training samples of the whole run; None in version 1.
+        consumed: Consumed samples when it was written; None in version 1.
+        given: How many of those each source gave, entries first, then the text; None in version 1.
+        tokens: Identity of NCA's tokens; None in version 1.
+        texts: Identity of each text; None in version 1.
+        stream: Version of the process's random numbers; None in version 1.
+        version: Of the record's form, as it was written.
+    """
+
+    sequence_length: int
+    seed: int
+    phases: tuple[str, ...]
+    blended: tuple[str, ...]
+    text: tuple[str, ...]
+    phase_ends: tuple[int, ...]
+    transition_done: bool
+    samples: int | None = None
+    consumed: int | None = None
+    given: tuple[int, ...] | None = None
+    tokens: str | None = None
+    texts: tuple[str, ...] | None = None
+    stream: str | None = None
+    version: int = VERSION
+
+    @classmethod
+    def of(cls, plan: Plan, datasets: Datasets, consumed: int, transition_done: bool) -> Record:
+        """Describe a run.
+
+        Args:
+            plan: Its training plan.
+            datasets: What its samples are made from.
+            consumed: Samples of all steps so far.
+            transition_done: Whether it has been carried across the switch.
+        """
+        curriculum = plan.curriculum
+        return cls(
+            sequence_length=plan.sequence_length,
+            seed=datasets.seed,
+            phases=tuple(_describe(entry) for entry in curriculum.phases),
+            blended=tuple(f"{weight} {_describe(entry)}" for entry, weight in curriculum.blended),
+            # Where the text lies may change between clusters; how much of it there is to choose from, and how often, may not.
+            text=tuple(f"{weight:g}" for weight in curriculum.text_weights or ()) or (str(len(curriculum.text)),),
+            phase_ends=tuple(phase.end for phase in plan.phases),
+            transition_done=transition_done,
+            samples=plan.samples,
+            consumed=consumed,
+            given=plan.schedule.counts(consumed),
+            tokens=datasets.tokens,
+            texts=datasets.texts,
+            stream=STREAM_VERSION,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return it as plain values: numbers, strings, booleans and lists of them."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_state_dict(cls, state: Any) -> Record:
+        """Read what ``state_dict`` wrote, now or in an earlier version.
+
+        Raises:
+            CurriculumError: The version is not known here, or a value is missing or of another kind.
+        """
+        if not isinstance(state, Mapping):
+            raise CurriculumError(f"the checkpoint's record of its curriculum is damaged: it is {_kind(state)}, not a mapping")
+        version = state.get("version")
+        if version not in VERSIONS or isinstance(version, bool):
+            raise CurriculumError(
+                f"the checkpoint's record of its curriculum has version {version!r}; this megatron-nca reads versions "
+                f"{VERSIONS[0]} to {VERSIONS[-1]}. Resume with the megatron-nca that wrote it, or a later one"
+            )
+        values: dict[str, Any] = {"version": version}
+        for item in fields(cls):
+            if item.name != "version":
+                values[item.name] = _read(state, item.name, needed=version >= 2 or item.name in _VERSION_1)
+        return cls(**values)
+
+    @property
+    def ended(self) -> tuple[int, ...]:
+        """Ends of the phases that had ended when it was written; of all phases where it does not tell."""
+        return self.phase_ends if self.consumed is None else self.ends_until(self.consumed)
+
+    def ends_until(self, consumed: int) -> tuple[int, ...]:
+        """Return the ends of the phases that have ended at a number of consumed samples."""
+        return tuple(end for end in self.phase_ends if end <= consumed)
+
+    def describe(self) -> str:
+        """Return the curriculum in lines, one for the phases and one for what follows."""
+        return f"  phases: {_shown(self.phases)}\n  blended: {_shown(self.blended)}"
+
+
+_VERSION_1 = ("sequence_length", "seed", "phases", "blended", "text", "phase_ends", "transition_done")
+_KINDS: dict[str, tuple[type, bool]] = {
+    # name: type of the value, or of its items; whether it is a list
+    "sequence_length": (int, False), "seed": (int, False), "phases": (str, True), "blended": (str, True),
+    "text": (str, True), "phase_ends": (int, True), "transition_done": (bool, False), "samples": (int, False),
+    "consumed": (int, False), "given": (int, True), "tokens": (str, False), "texts": (str, True), "stream": (str, False),
+}  # fmt: skip
+_MAY_BE_NONE = ("tokens",)
+
+
+def _read(state: Mapping[str, Any], name: str, needed: bool) -> Any:
+    if name not in state:
+        if needed:
+            raise CurriculumError(f"the checkpoint's record of its curriculum is damaged: it has no {name!r}")
+        return None
+    value, (kind, is_list) = state[name], _KINDS[name]
+    if value is None and name in _MAY_BE_NONE:
+        return None
+    items = value if is_list and isinstance(value, (list, tuple)) else [value]
+    if is_list != isinstance(value, (list, tuple)) or not all(_is(item, kind) for item in items):
+        wanted = f"a list of {kind.__name__}" if is_list else kind.__name__
+        raise CurriculumError(f"the checkpoint's record of its curriculum is damaged: {name!r} is {value!r}, not {wanted}")
+    return tuple(value) if is_list else value
+
+
+def _is(value: Any, kind: type) -> bool:
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _kind(value: Any) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"
+
+
+def differences(found: Record, launch: Record) -> list[str]:
+    """Compare a checkpoint's record with a launch's.
+
+    Returns:
+        For each thing that differs, lines that lay both side by side; nothing where they agree. What an older record does not
+        hold, and a text whose identity cannot be told on either side, is not compared.
+    """
+    rows = []
+    for name, words in COMPARED.items():
+        before, now = getattr(found, name), getattr(launch, name)
+        if before is None or now is None or _agree(name, before, now):
+            continue
+        rows.append(f"  {words}:\n    checkpoint: {_shown(before)}\n    launch:     {_shown(now)}")
+    return rows
+
+
+def _agree(name: str, before: Any, now: Any) -> bool:
+    if name != "texts":
+        return bool(before == now)
+    return len(before) == len(now) and all(one == other or not (one and other) for one, other in zip(before, now, strict=True))
+
+
+def moved_end(found: Record, launch: Record, consumed: int) -> tuple[int, int] | None:
+    """Return the (checkpoint's, launch's) end of the first phase whose end was passed on one side alone, or otherwise."""
+    for before, now in zip(found.phase_ends, launch.phase_ends, strict=False):
+        if before != now and min(before, now) <= consumed:
+            return before, now
+    return None
+
+
+def given_at(record: Record, consumed: int) -> tuple[int, ...] | None:
+    """Return what each source had given, where the record tells it for this number of consumed samples."""
+    return record.given if record.consumed == consumed else None
+
+
+def with_transition(record: Record, done: bool) -> Record:
+    """Return the record with another state of the transition."""
+    return replace(record, transition_done=done)
+
+
+def _shown(value: Any) -> str:
+    return str(list(value)) if isinstance(value, tuple) else str(value)
+
+
+def _describe(entry: NCAEntry) -> str:
+    """Write everything that determines an entry's samples, in one form however the user wrote it."""
+    parts: Sequence[str] = [entry.config.to_uri()]
+    defaults = NCAEntry(text="", config=entry.config)
+    keys = ("tokens", "ramp", "floor", "rules", "trajectory", "vocab_offset", "loss", "seed")
+    changed = [f"{key}={getattr(entry, key)}" for key in keys if getattr(entry, key) != getattr(defaults, key)]
+    return ",".join([*parts, *changed])
