@@ -250,8 +250,9 @@ def _list_of_sets(
     texts = iter(text if isinstance(text, list) else [text])
     size = builder.sizes[split.value]
     if size is None:
-        remedy = f"has no end; give {run.stack.word('eval_batches')} instead of a full validation"
-        raise EntryError(plan.curriculum.entries[0].text, remedy)
+        raise EntryError(
+            plan.curriculum.entries[0].text, f"has no end; give {run.stack.word('eval_batches')} instead of a full validation"
+        )
     curriculum = plan.curriculum
     entries = iter(_nca_datasets(builder, split, curriculum, (size,) * len(curriculum.entries), run))
     return [next(entries) if mentions_nca(([prefix], None)) else next(texts) for prefix in blend[0]]

@@ -437,7 +437,7 @@ def spoil(load, how):
         ("tracker", (), "says 'soon'"),
         ("iteration", (), "iter_0000009 is not there; found iter_0000007"),
         ("good", ("--ckpt-step", "3"), "iter_0000003 is not there"),
-        ("good", ("--reinit", "embedding"), "reinit='embedding' must be one of embeddings, attention, mlp, norms"),
+        ("good", ("--reinit", "embedding"), "--reinit embedding: 'embedding' must be one of embeddings, attention, mlp, norms"),
         ("good", ("--reinit", "none", "--padded-vocab-size", "64"), "needs new embeddings"),
         ("good", ("--padded-vocab-size", "0"), "must be at least 1"),
         ("good", ("--init-method-std", "-1"), "must be a finite number above 0"),

@@ -8,12 +8,14 @@ import pytest
 
 import megatron_nca
 from megatron_nca import errors
+from megatron_nca.frameworks import bridge_launch, megatron_lm
+from megatron_nca.training.options import OPTIONS
 
 PACKAGE = Path(megatron_nca.__file__).parent
 PAGE = (PACKAGE.parent / "docs/operations.md").read_text(encoding="utf-8").partition("## Errors")[2]
 FRAGMENTS = [row[1] for row in re.finditer(r"^\| `([^`]+)` \|", PAGE, re.MULTILINE)]
 CLASSES = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, errors.NCAError)}
-COVERED = ("automaton", "data", "training", "frameworks/flags.py", "frameworks/megatron_lm.py")
+COVERED = ("automaton", "data", "training", "frameworks/seams.py", "frameworks/megatron_lm.py")
 SELF_EXPLAINING = ("frames=", "split ", "engine ")
 """Arguments of NCASource in a script; the message has all there is to say."""
 
@@ -24,9 +26,11 @@ def messages():
     files = [file for place in places for file in ([place] if place.is_file() else sorted(place.glob("*.py")))]
     for file in files:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in CLASSES:
+            # An option's reader raises ValueError with the last clause of its message.
+            names = CLASSES | ({"ValueError"} if file.name == "options.py" else set())
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in names:
                 template = "".join(constants(node.args[-1]))
-                if template.strip():
+                if re.search("[a-z]", template):
                     yield f"{file.relative_to(PACKAGE)}:{node.lineno}", template
 
 
@@ -42,6 +46,8 @@ def constants(node):
 
 
 MESSAGES = dict(messages())
+MESSAGES |= {f"{option.name} on {stack}": why for option in OPTIONS for stack, why in option.elsewhere.items()}
+MESSAGES |= {"a step of Megatron-LM": megatron_lm.PAST_ARGUMENTS, "a step of Megatron-Bridge": bridge_launch.PAST_SETUP}
 
 
 @pytest.mark.parametrize("place", MESSAGES)
