@@ -2,7 +2,7 @@
 
 The text goes to Megatron's own builder, asked for as many samples as the schedule leaves to it; the entries become
 NCADatasets; a ScheduledDataset joins them. Validation and test hold the final blend only: without ``nca:`` entries in it they
-are Megatron's own datasets, the same as in a run without the plugin.
+are Megatron's own datasets, with the same samples as in a run without the plugin.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from megatron.core.datasets.blended_dataset import BlendedDataset
 from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
 from megatron.core.datasets.gpt_dataset import GPTDataset
 from megatron.core.datasets.utils import Split
@@ -29,7 +30,7 @@ from megatron_nca.data.identity import text_identity, tokens_identity
 from megatron_nca.data.layout import SampleLayout
 from megatron_nca.data.nca_dataset import NCADataset, TrajectoryDocuments
 from megatron_nca.data.run import Datasets, Run
-from megatron_nca.data.scheduled_dataset import Heed, ScheduledDataset
+from megatron_nca.data.scheduled_dataset import Heed, PlainBlend, ScheduledDataset
 from megatron_nca.data.vocabulary import token_ids
 from megatron_nca.errors import CurriculumError, EntryError
 
@@ -190,7 +191,7 @@ def _join(
 ) -> Any:
     """Return the dataset of one split."""
     if plan is None or not plan.curriculum.entries:
-        return text
+        return PlainBlend(text) if isinstance(text, BlendedDataset) else text
     if blend is not None and _is_list_of_sets(builder.config, split):
         return _list_of_sets(builder, split, plan, blend, text, run)
     samples = plan.schedule.counts(plan.samples)

@@ -1,4 +1,8 @@
-"""ScheduledDataset: the top-level dataset of a run with a curriculum."""
+"""ScheduledDataset: the top-level dataset of a run with a curriculum.
+
+A sample holds what GPTDataset's holds and nothing else. Megatron's BlendedDataset adds a ``dataset_id`` of one dimension; from
+0.18 on Megatron-LM hands a loader's whole dict to the context-parallel slicer, which cuts dimension 1 of everything in it.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,9 @@ from megatron_nca.data.curriculum import Plan
 from megatron_nca.data.run import Run
 
 logger = logging.getLogger(__name__)
+
+BLENDS_ONLY = "dataset_id"
+"""The key that a BlendedDataset adds to its members' samples."""
 
 
 class Heed:
@@ -51,8 +58,7 @@ class ScheduledDataset(torch.utils.data.Dataset):
     """Position in the run -> sample, through the plan's schedule.
 
     It takes the place of Megatron's BlendedDataset, whose members must be of one type and whose index arrays grow with the
-    run. A sample carries ``dataset_id`` as a BlendedDataset's does: the number of its ``nca:`` entry in the data path, or
-    the number of entries plus the text's own.
+    run. Which source a position is read from says ``plan.schedule.locate``.
 
     Args:
         plan: The curriculum laid out over the run.
@@ -83,12 +89,37 @@ class ScheduledDataset(torch.utils.data.Dataset):
             IndexError: The position lies outside the run.
         """
         if idx is None:
-            return {**self.datasets[0][None], "dataset_id": 0}
+            return _as_gpt_dataset_has_it(self.datasets[0][None])
         if not 0 <= idx < len(self):
             raise IndexError(f"position {idx} of a run of {len(self):,} samples")
         if self._heed is not None:
             self._heed.sample_is_read()
             self._heed = None
         source, index = self.plan.schedule.locate(int(idx))
-        sample = self.datasets[source][index]
-        return {**sample, "dataset_id": source + int(sample.get("dataset_id", 0))}
+        return _as_gpt_dataset_has_it(self.datasets[source][index])
+
+
+class PlainBlend(torch.utils.data.Dataset):
+    """Megatron's BlendedDataset, its samples like those of its members.
+
+    Validation and test of a curriculum whose text is a blend; so the run does not train for hours under context parallelism
+    and fail at its first validation.
+
+    Args:
+        blend: The BlendedDataset.
+    """
+
+    def __init__(self, blend: Any) -> None:
+        self.blend = blend
+        self.split = blend.split
+        self.index_split = blend.split
+
+    def __len__(self) -> int:
+        return len(self.blend)
+
+    def __getitem__(self, idx: int) -> dict[str, Any]:
+        return _as_gpt_dataset_has_it(self.blend[idx])
+
+
+def _as_gpt_dataset_has_it(sample: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in sample.items() if key != BLENDS_ONLY}

@@ -83,6 +83,8 @@ class Run:
         tensor_parallel (int): Tensor-parallel size
         pipeline_parallel (int): Pipeline-parallel size
         data_parallel (int): Data-parallel size
+        context_parallel (int): Context-parallel size
+        expert_parallel (int): Expert-parallel size, within the data- and context-parallel ranks
         plugin (bool): Whether megatron-nca is registered
         vocabulary (int): The number of ids; the last is the end-of-document id, so by default ids are bytes
         model (tuple[str, ...]): Flags of the model and its training
@@ -95,6 +97,8 @@ class Run:
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
     data_parallel: int = 1
+    context_parallel: int = 1
+    expert_parallel: int = 1
     plugin: bool = True
     vocabulary: int = 256
     model: tuple[str, ...] = TINY_GPT_FLAGS
@@ -104,7 +108,7 @@ class Run:
     @property
     def world_size(self) -> int:
         """The number of ranks."""
-        return self.tensor_parallel * self.pipeline_parallel * self.data_parallel
+        return self.tensor_parallel * self.pipeline_parallel * self.data_parallel * self.context_parallel
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -118,6 +122,8 @@ class Run:
             *self._tokenizer_flags(),
             *("--tensor-model-parallel-size", str(self.tensor_parallel)),
             *("--pipeline-model-parallel-size", str(self.pipeline_parallel)),
+            *("--context-parallel-size", str(self.context_parallel)),
+            *("--expert-model-parallel-size", str(self.expert_parallel)),
             *self.flags,
         )
 

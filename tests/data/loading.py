@@ -27,7 +27,7 @@ class InOrder:
 
 
 def digest(batch, row):
-    parts = (batch[key][row] for key in ("tokens", "labels", "loss_mask", "position_ids", "dataset_id"))
+    parts = (batch[key][row] for key in ("tokens", "labels", "loss_mask", "position_ids"))
     return hashlib.sha256(b"".join(part.numpy().tobytes() for part in parts)).hexdigest()
 
 

@@ -20,6 +20,11 @@ def no_batch_size():
     unset_num_microbatches_calculator()
 
 
+def sources(dataset):
+    """From which source each position is read."""
+    return [dataset.plan.schedule.locate(place)[0] for place in range(len(dataset))]
+
+
 def same(one, other, keys=TEXT_KEYS):
     return all(torch.equal(one[key], other[key]) for key in keys)
 
@@ -39,7 +44,25 @@ def test_a_text_blend_after_the_phase_is_megatrons_own(build, text, other_text):
     train = build(["1", "nca:tokens=2560", "0.7", text, "0.3", other_text])[0]
     alone = build(["0.7", text, "0.3", other_text], sizes=(80, 10, 10))[0]
     assert all(same(train[20 + place], alone[place]) for place in range(80))
-    assert [train[20 + place]["dataset_id"] - 1 for place in range(80)] == [alone[place]["dataset_id"] for place in range(80)]
+
+
+@pytest.mark.parametrize("blend", ["1 nca:tokens=2560 0.7 A 0.3 B", "0.5 nca: 0.3 A 0.2 B", "nca:tokens=2560 A"])
+def test_a_sample_holds_what_gpt_datasets_holds_and_nothing_else(build, text, other_text, blend):
+    """Megatron-LM's context-parallel slicer cuts dimension 1 of everything that a batch holds."""
+    keys = build([text])[0][0].keys()
+    splits = build([{"A": text, "B": other_text}.get(word, word) for word in blend.split()])
+    assert {tuple(split[place]) for split in splits for place in (0, len(split) - 1)} == {tuple(keys)}
+    batch = next(iter(torch.utils.data.DataLoader(splits[0], batch_size=4)))
+    assert all(value.ndim > 1 and value.shape[1] for value in batch.values())
+
+
+def test_validation_of_a_text_blend_has_the_samples_of_a_run_of_the_text_alone(build, text, other_text):
+    splits = build(["1", "nca:tokens=2560", "0.7", text, "0.3", other_text])
+    alone = build(["0.7", text, "0.3", other_text])
+    for ours, baselines in zip(splits[1:], alone[1:], strict=True):
+        assert len(ours) == len(baselines)
+        assert ours.split is baselines.split
+        assert all(same(ours[place], baselines[place]) for place in range(len(ours)))
 
 
 def test_the_switch_is_at_the_entrys_tokens_rounded_up_to_the_global_batch(build, text):
@@ -47,21 +70,20 @@ def test_the_switch_is_at_the_entrys_tokens_rounded_up_to_the_global_batch(build
 
     init_num_microbatches_calculator(0, None, 24, 2, 4)
     train = build(["nca:tokens=2500", text])[0]
-    kinds = [train[place]["dataset_id"] for place in range(100)]
-    assert kinds == [0] * 24 + [1] * 76
+    assert sources(train) == [0] * 24 + [1] * 76
 
 
 def test_a_mixed_batch_collates(build, text, other_text):
     train = build(["0.5", "nca:", "0.25", text, "0.25", other_text])[0]
     batch = next(iter(torch.utils.data.DataLoader(train, batch_size=16)))
     assert batch["tokens"].shape == (16, 128)
-    assert set(batch["dataset_id"].tolist()) == {0, 1, 2}
+    assert set(sources(train)[:16]) == {0, 1}
 
 
 def test_an_everlasting_blend_is_validated_in_the_same_shares(build, text):
     train, valid, _ = build(["0.25", "nca:", "0.75", text], sizes=(100, 40, 10))
-    assert sum(train[place]["dataset_id"] == 0 for place in range(100)) == 25
-    assert sum(valid[place]["dataset_id"] == 0 for place in range(40)) == 10
+    assert sources(train).count(0) == 25
+    assert sources(valid).count(0) == 10
 
 
 def test_splits_of_their_own_are_read_as_given(build, text, other_text):
@@ -105,7 +127,7 @@ def test_a_split_that_the_run_leaves_out_is_none(build, text):
 
 def test_a_run_that_ends_within_the_phase_reads_no_text(build, text):
     train = build(["nca:tokens=1M", text])[0]
-    assert {train[place]["dataset_id"] for place in range(100)} == {0}
+    assert set(sources(train)) == {0}
 
 
 def test_a_position_outside_the_run_is_an_index_error(build):

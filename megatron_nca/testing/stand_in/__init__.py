@@ -9,6 +9,7 @@ One file for each thing that Megatron asks of a GPU:
 | `streams` | streams, events and device contexts: work is done when the call returns |
 | `generators` | the device's random numbers, apart from the host's, so that runs resume exactly |
 | `collectives` | NCCL process groups become gloo groups |
+| `context_parallel` | attention over a sequence that several ranks hold, a GPU kernel's work |
 | `extensions` | compilers: `torch.compile`, Triton and Megatron-LM's fused kernels are left out |
 | `fused_adam` | Apex's fused optimizers, in plain PyTorch |
 | `processes` | spawned processes get the stand-in too |
@@ -24,6 +25,7 @@ import torch
 
 from megatron_nca.testing.stand_in import (
     collectives,
+    context_parallel,
     devices,
     extensions,
     fused_adam,
@@ -49,7 +51,7 @@ def install() -> None:
     if _installed:
         return
     _refuse_real_cuda()
-    for part in (extensions, fused_adam, devices, queries, streams, generators, collectives, processes):
+    for part in (extensions, fused_adam, devices, queries, streams, generators, collectives, context_parallel, processes):
         part.install()
     from megatron_nca.testing.extension import loading
 

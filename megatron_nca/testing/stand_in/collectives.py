@@ -23,7 +23,21 @@ def install() -> None:
     for name in ("init_process_group", "new_group"):
         replace(c10d, torch.distributed, **{name: _with_gloo(getattr(c10d, name))})
     replace(c10d, torch.distributed, _coalescing_manager=_type_by_type(c10d._coalescing_manager))
+    replace(c10d, torch.distributed, all_to_all_single=_with_listed_splits(c10d.all_to_all_single))
     atexit.register(_leave_groups)
+
+
+def _with_listed_splits(all_to_all_single: Callable) -> Callable:
+    """Megatron's experts bring the sizes to the host as lists only where the tensor says that it is a device's."""
+
+    @functools.wraps(all_to_all_single)
+    def exchange(
+        output: Any, input: Any, output_split_sizes: Any = None, input_split_sizes: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        sizes = (split.tolist() if hasattr(split, "tolist") else split for split in (output_split_sizes, input_split_sizes))
+        return all_to_all_single(output, input, *sizes, *args, **kwargs)
+
+    return exchange
 
 
 def _leave_groups() -> None:

@@ -12,10 +12,12 @@ import torch._dynamo
 import typing_extensions
 from torch.utils._triton import has_triton_package
 
+from megatron_nca.patching import after_import
 from megatron_nca.testing.stand_in.replacing import replace
 
 _FUSED_KERNELS = "megatron.legacy.fused_kernels"
 _TRITON_MODULES = ("triton", "triton.language", "triton.language.core", "triton.language.standard")
+_MOE_UTILS = "megatron.core.transformer.moe.moe_utils"
 
 
 def install() -> None:
@@ -33,6 +35,7 @@ def install() -> None:
     # Megatron-LM 0.14 saves the distributed optimizer with it; NumPy has it under the other name only since 2.0.
     if not hasattr(numpy, "product"):
         replace(numpy, product=numpy.prod)
+    after_import(_MOE_UTILS, _name_missing_kernel)
 
 
 class Triton(types.ModuleType):
@@ -79,6 +82,12 @@ def _fused_kernels() -> types.ModuleType:
 
     replace(module, load=_load_nothing)
     return module
+
+
+def _name_missing_kernel(moe_utils: types.ModuleType) -> None:
+    """Megatron-Core 0.14 to 0.16 asks whether this kernel is there by a name that it has only with Transformer Engine."""
+    if not hasattr(moe_utils, "te_general_gemm"):
+        replace(moe_utils, te_general_gemm=None)
 
 
 def _load_nothing(args: Any) -> None:
