@@ -1,7 +1,8 @@
-"""FP8 scaling state in a checkpoint: no amax history or scale of NCA activations scales text.
+"""FP8 scaling state in a checkpoint: no amax history of NCA activations scales text, and every scale is kept.
 
 Transformer Engine keeps it under ``_extra_state`` of every module: nothing, a byte tensor that holds a pickled dict, or in
-older versions a ``BytesIO`` that holds a dict of ``torch.save``. Only delayed scaling has something to forget.
+older versions a ``BytesIO`` that holds a dict of ``torch.save``. An operation of ``te.ops`` keeps a dict each for its forward
+and its backward inside that. Only delayed scaling has something to forget. See ``megatron_nca.training.fp8`` for the reasons.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 
 from megatron_nca.checkpoints import pickling
 
-HISTORY, SCALE = "amax_history", "scale"
+HISTORY = "amax_history"
 
 
 def is_extra_state(key: str) -> bool:
@@ -22,7 +23,7 @@ def is_extra_state(key: str) -> bool:
 
 
 def cleared(state: Any) -> Any | None:
-    """Return the state with empty histories and scales of one, or None where it has nothing to forget.
+    """Return the state with empty histories, or None where it has none.
 
     Args:
         state: The value under ``_extra_state``.
@@ -45,15 +46,12 @@ def cleared(state: Any) -> Any | None:
 
 
 def _clear(values: Any) -> bool:
-    if not isinstance(values, dict) or not any(_begins(key, HISTORY) for key in values):
-        return False
-    for key, value in values.items():
-        if _begins(key, HISTORY):
+    """Empty the histories in a dict and in those inside it; tell whether there were any."""
+    found = False
+    for key, value in values.items() if isinstance(values, dict) else ():
+        if isinstance(value, dict):
+            found = _clear(value) or found
+        elif isinstance(key, str) and key.startswith(HISTORY):
             values[key] = torch.zeros_like(value)
-        elif _begins(key, SCALE) and isinstance(value, torch.Tensor):
-            values[key] = torch.ones_like(value)
-    return True
-
-
-def _begins(key: Any, word: str) -> bool:
-    return isinstance(key, str) and key.startswith(word)
+            found = True
+    return found

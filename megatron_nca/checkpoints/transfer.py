@@ -56,7 +56,7 @@ class Outcome:
         consumed_samples: Of the old one.
         seed: Of the new weights.
         renewed: Shapes of what was drawn anew, by name.
-        scaling_states: Modules whose FP8 scaling state was cleared.
+        scaling_states: Modules whose FP8 histories were cleared.
         crossed: Whether the run had already gone over to text.
     """
 

@@ -60,7 +60,9 @@ def run(args: argparse.Namespace) -> int:
     print(f"{args.load}: {done.format}, iteration {done.iteration:,}, {done.consumed_samples:,} samples")
     for name, shape in done.renewed.items():
         print(f"new: {name} ({', '.join(map(str, shape))})")
-    print(f"FP8 scaling state cleared in {done.scaling_states} modules; no optimizer, random or learning-rate state kept")
+    print(
+        f"FP8 histories cleared in {done.scaling_states} modules, scales kept; no optimizer, random or learning-rate state kept"
+    )
     if done.crossed:
         print("note: this run had already gone over to text; its embeddings were the text's")
     print(f"start the text with --pretrained-checkpoint {args.save}, or with --finetune --load {args.save}")

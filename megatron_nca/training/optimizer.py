@@ -1,20 +1,25 @@
-"""Megatron's optimizers at the switch: fp32 master copies follow new weights, moments and step start anew.
+"""Megatron's optimizers at the switch: master copies follow new weights, moments and step start anew.
 
 Covered are the fp32, mixed-precision and distributed optimizers around torch's, apex's and Transformer Engine's Adams, chained
-or not, with master copies in the optimizer (mixed precision) or in its state (precision-aware).
+or not, with master copies in the optimizer (mixed precision) or in its state (precision-aware). Everything is written into the
+tensors that are there: a captured CUDA graph goes on reading and writing them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from megatron_nca.errors import NCAError
 
-MASTER_KEYS = ("master_param", "param_remainder")
-"""State of a precision-aware optimizer that holds weights, not moments."""
+MASTER = "master_param"
+"""State of a precision-aware optimizer that holds a weight, or the bits that a bf16 parameter lacks of it, and no moment."""
+
+_LOW_BITS = 0xFFFF
+_HALF = 0x8000
 
 
 def check(optimizer: Any) -> None:
@@ -49,22 +54,6 @@ def leaves(optimizer: Any) -> Iterator[Any]:
         yield from leaves(member)
 
 
-def copy_to_master(optimizer: Any, parameters: Sequence[torch.nn.Parameter]) -> None:
-    """Copy new model weights into the optimizer's fp32 copies, and into nothing else.
-
-    Args:
-        optimizer: Megatron's.
-        parameters: The model's parameters that changed.
-    """
-    changed = {id(parameter): parameter for parameter in parameters}
-    for leaf in leaves(optimizer):
-        for parameter, master, shard in _masters(leaf, changed):
-            values = parameter.detach() if shard is None else parameter.detach().reshape(-1)[shard]
-            with torch.no_grad():
-                master.copy_(values.reshape(master.shape))
-        _forget_state_masters(leaf, changed)
-
-
 def reset_state(optimizer: Any) -> None:
     """Zero the moments and step counters of every parameter, in place; master copies and loss scale are kept."""
     for leaf in leaves(optimizer):
@@ -72,50 +61,126 @@ def reset_state(optimizer: Any) -> None:
         for state in inner.state.values():
             _zero_moments(state)
         for group in inner.param_groups:
-            if "step" in group:
-                group["step"] = torch.zeros_like(group["step"]) if isinstance(group["step"], torch.Tensor) else 0
+            _zero(group, "step")
 
 
 def _zero_moments(state: dict[str, Any]) -> None:
     for key, value in state.items():
-        if key in MASTER_KEYS:
-            continue
-        if isinstance(value, torch.Tensor):
-            value.zero_()
-        elif key == "step":
-            state[key] = 0
+        if key == "step" or (key != MASTER and isinstance(value, torch.Tensor)):
+            _zero(state, key)
 
 
-def _masters(
-    leaf: Any, changed: dict[int, torch.nn.Parameter]
-) -> Iterator[tuple[torch.nn.Parameter, torch.Tensor, slice | None]]:
-    """Yield (model parameter, its master, the part of the flat parameter that the master holds or None for all)."""
-    for parameter in _own_parameters(leaf, changed):
+def _zero(held: dict[str, Any], key: str) -> None:
+    """Zero a tensor in place, or a number."""
+    if isinstance(held.get(key), torch.Tensor):
+        with torch.no_grad():
+            held[key].zero_()
+    elif key in held:
+        held[key] = 0
+
+
+class Masters:
+    """The copies of more bits that an optimizer keeps of model weights.
+
+    Args:
+        optimizer: Megatron's, or None.
+    """
+
+    def __init__(self, optimizer: Any) -> None:
+        self._held: dict[int, list[_Master]] = {}
+        for leaf in leaves(optimizer):
+            for parameter, master in _masters(leaf):
+                self._held.setdefault(id(parameter), []).append(master)
+
+    def take(self, parameter: torch.nn.Parameter, weight: torch.Tensor) -> None:
+        """Write a new weight into the copies of one parameter, and into nothing else.
+
+        Args:
+            parameter: The model's, which already holds the weight in its own type, quantized perhaps.
+            weight: float32, of the parameter's shape.
+        """
+        for master in self._held.get(id(parameter), ()):
+            with torch.no_grad():
+                master.take(parameter, weight)
+
+
+@dataclass(frozen=True)
+class _Master:
+    """One copy, of all of a parameter or of the part that this rank updates.
+
+    Attributes:
+        tensor: float32 where it is the optimizer's own; None where the inner optimizer's state holds it.
+        part: Of the flat parameter; None for all.
+        inner: The inner optimizer.
+        shard: The inner optimizer's parameter.
+    """
+
+    tensor: torch.Tensor | None
+    part: slice | None
+    inner: Any = None
+    shard: Any = None
+
+    def take(self, parameter: torch.nn.Parameter, weight: torch.Tensor) -> None:
+        values = weight if self.part is None else weight.reshape(-1)[self.part]
+        if self.tensor is not None:
+            self.tensor.copy_(values.reshape(self.tensor.shape))
+            return
+        # Without a state yet, the first step makes the master of the weight itself.
+        held = self.inner.state.get(self.shard, {}).get(MASTER)
+        if held is None:
+            return
+        values = values.to(device=held.device, dtype=torch.float32).reshape(held.shape)
+        if held.dtype == torch.int16:
+            held.copy_(_remainder(values, self.shard.detach().reshape(held.shape)))
+        elif held.dtype == torch.float32:
+            held.copy_(values)
+        else:
+            # Fewer bits come with a scale beside the state, which Transformer Engine's own method writes in place.
+            self.inner.set_scaled_state(self.shard, MASTER, values.clone())
+
+
+def _remainder(weight: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """Return the lower halves of float32 weights whose upper halves are a bf16 parameter rounded to nearest.
+
+    Transformer Engine takes a lower half of 0x8000 and more, negative as int16, as a sign that the upper half was rounded up.
+    Of a tie that was rounded down, to even, the lower half becomes one less: the weight is a float32's last bit off.
+    """
+    bits = weight.view(torch.int32)
+    low = bits & _LOW_BITS
+    rounded_down = parameter.view(torch.int16) == (bits >> 16).to(torch.int16)
+    return torch.where(rounded_down & (low == _HALF), low - 1, low).to(torch.int16)
+
+
+def _masters(leaf: Any) -> Iterator[tuple[torch.nn.Parameter, _Master]]:
+    """Yield (model parameter, master) of one of Megatron's optimizers."""
+    yield from _state_masters(leaf)
+    for parameter in _own_parameters(leaf):
         master = getattr(parameter, "main_param", None)
         if master is None:
             continue
-        if getattr(parameter, "main_param_sharded", False):
-            held = leaf._get_model_param_range_map(parameter)["param"]
-            yield parameter, master, slice(held.start, held.end)
-        else:
-            yield parameter, master, None
+        sharded = getattr(parameter, "main_param_sharded", False)
+        yield parameter, _Master(master, _part(leaf, parameter) if sharded else None)
 
 
-def _own_parameters(leaf: Any, changed: dict[int, torch.nn.Parameter]) -> Iterator[torch.nn.Parameter]:
+def _own_parameters(leaf: Any) -> Iterator[torch.nn.Parameter]:
     owned = getattr(leaf, "model_param_gbuf_map", None)
     if owned is not None:
-        yield from (parameter for parameter in owned if id(parameter) in changed)
+        yield from owned
         return
     for group in getattr(leaf, "float16_groups", []):
-        yield from (parameter for parameter in group if id(parameter) in changed)
+        yield from group
 
 
-def _forget_state_masters(leaf: Any, changed: dict[int, torch.nn.Parameter]) -> None:
-    """Drop the state of changed parameters whose master lies in it; the next step makes it from the new weights."""
+def _state_masters(leaf: Any) -> Iterator[tuple[torch.nn.Parameter, _Master]]:
     inner = getattr(leaf, "optimizer", leaf)
     groups = zip(getattr(leaf, "model_float16_groups", []), getattr(leaf, "shard_float16_groups", []), strict=False)
     for model_group, shard_group in groups:
         for parameter, shard in zip(model_group, shard_group, strict=False):
-            state = inner.state.get(shard) if id(parameter) in changed else None
-            if state and any(key in state for key in MASTER_KEYS):
-                state.clear()
+            # Where Megatron-Core keeps the masters itself, there may be no shard of a quantized parameter.
+            if getattr(parameter, "main_param", None) is None and shard is not None:
+                yield parameter, _Master(None, _part(leaf, parameter), inner, shard)
+
+
+def _part(leaf: Any, parameter: torch.nn.Parameter) -> slice:
+    held = leaf._get_model_param_range_map(parameter)["param"]
+    return slice(held.start, held.end)

@@ -6,7 +6,7 @@ tensor, pipeline and data parallel ranks agree without speaking to each other, a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,21 +51,34 @@ def check(model: Sequence[Any], parts: Sequence[str]) -> None:
             raise NCAError("reinit: mlp of a mixture of experts cannot be drawn anew; leave mlp out of the parts")
 
 
-def reinitialize(model: Sequence[Any], parts: Sequence[str], seed: int) -> list[torch.nn.Parameter]:
+Follower = Callable[[torch.nn.Parameter, torch.Tensor], None]
+"""Takes a parameter that has its new weight, and the weight as it was drawn: float32, of the parameter's shape."""
+
+
+def reinitialize(
+    model: Sequence[Any], parts: Sequence[str], seed: int, follow: Follower | None = None
+) -> list[torch.nn.Parameter]:
     """Draw parts of a model anew, in place.
+
+    A parameter that Transformer Engine keeps in FP8, of whatever class, quantizes what is copied into it. Who needs the weight
+    itself, as an optimizer's master copies do, must have it before that.
 
     Args:
         model: Megatron's model chunks of this rank.
         parts: Of ``PARTS``.
         seed: The same on every rank.
+        follow: Is told each weight as it was drawn, one at a time.
 
     Returns:
         The parameters that were drawn.
     """
     renewed = []
     for target in _targets(model, parts):
+        drawn = _draw(target, seed)
         with torch.no_grad():
-            target.parameter.copy_(_draw(target, seed))
+            target.parameter.copy_(drawn)
+        if follow is not None:
+            follow(target.parameter, drawn)
         renewed.append(target.parameter)
     return renewed
 

@@ -104,15 +104,14 @@ class Transition:
 
     def _perform(self, consumed_samples: int, model: Sequence[Any], megatron_optimizer: Any) -> None:
         settings = self.settings
-        renewed = reinit.reinitialize(model, settings.reinit, self._seed)
-        optimizer.copy_to_master(megatron_optimizer, renewed)
+        reinit.reinitialize(model, settings.reinit, self._seed, optimizer.Masters(megatron_optimizer).take)
         if settings.optimizer == "fresh":
             optimizer.reset_state(megatron_optimizer)
-        modules = fp8.reset_scaling_state(model)
+        cleared = fp8.clear_histories(model)
         self.state = State.DONE
         tokens = consumed_samples * self.plan.sequence_length
         self._report(
             f"megatron-nca: switch to text after {consumed_samples:,} samples ({tokens:,} tokens): "
             f"reinitialised {', '.join(settings.reinit) or 'nothing'}, optimizer {settings.optimizer}, "
-            f"learning rate {settings.lr}, FP8 scaling state reset in {modules} modules"
+            f"learning rate {settings.lr}, {cleared}"
         )

@@ -337,12 +337,15 @@ def scaling(foreign):
     return {"recipe": recipe, "scale_fwd": torch.tensor([8.0]), "amax_history_fwd": torch.rand(4, 1), "extra": {"n": 3}}
 
 
-@pytest.mark.parametrize("kind", ["bytes", "file"])
+@pytest.mark.parametrize("kind", ["bytes", "file", "operation"])
 @pytest.mark.parametrize("checkpoint_format", ["torch", "torch_dist"])
-def test_fp8_scaling_forgets_nca_and_nothing_else(load, transfer, foreign, kind, checkpoint_format):
+def test_fp8_histories_forget_nca_and_scales_stay(load, transfer, foreign, kind, checkpoint_format):
     key = "decoder.layers.0.mlp.linear_fc1._extra_state"
     values = scaling(foreign)
-    if kind == "bytes":
+    if kind == "operation":
+        # As an operation of te.ops keeps it.
+        values = {"forward": values, "backward": {"recipe": values["recipe"]}}
+    if kind != "file":
         state = torch.frombuffer(bytearray(pickle.dumps(values)), dtype=torch.uint8)
     else:
         state = io.BytesIO()
@@ -362,13 +365,14 @@ def test_fp8_scaling_forgets_nca_and_nothing_else(load, transfer, foreign, kind,
     else:
         found = torch.load(io.BytesIO(piece_of(start, key)), weights_only=False)[0]
         args = torch.load(start / "release" / "common.pt", weights_only=False)["args"]
-    if kind == "bytes":
+    if kind != "file":
         found = pickle.loads(bytes(found.numpy()))
     else:
         found.seek(0)
         found = torch.load(found, weights_only=False)
+    found = found["forward"] if kind == "operation" else found
     assert not found["amax_history_fwd"].any()
-    assert found["scale_fwd"].tolist() == [1]
+    assert found["scale_fwd"].tolist() == [8]
     assert found["extra"] == {"n": 3}
     assert type(found["recipe"]) is foreign.Recipe
     assert (found["recipe"].margin, found["recipe"].format) == (2, foreign.Format.HYBRID)

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from megatron_nca.testing.extension import machine
 from megatron_nca.testing.extension.names import DType
 from tests.te.conftest import needs_transformer_engine
 from tests.te.fp8_numbers import FORMATS, nearest
@@ -21,11 +20,6 @@ def tex():
 
     assert transformer_engine.pytorch
     return transformer_engine_torch
-
-
-@pytest.fixture
-def blackwell(monkeypatch):
-    monkeypatch.setenv(machine.VARIABLE, "10.0")
 
 
 def values(rows=ROWS, columns=COLUMNS, seed=0):
@@ -162,9 +156,9 @@ MAKERS = {
 
 
 @pytest.fixture(params=MAKERS)
-def quantizer(request, monkeypatch):
+def quantizer(request):
     if request.param == "groups":
-        monkeypatch.setenv(machine.VARIABLE, "10.0")
+        request.getfixturevalue("blackwell")
     return MAKERS[request.param]()
 
 

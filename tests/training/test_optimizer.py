@@ -18,11 +18,13 @@ def trained(*shapes):
 
 def test_moments_and_steps_start_anew_in_place():
     weights, adam = trained((3, 2), (4,))
-    moments = [adam.state[weight]["exp_avg"] for weight in weights]
+    held = [dict(adam.state[weight]) for weight in weights]
+    pointers = [{name: value.data_ptr() for name, value in state.items()} for state in held]
     before = [weight.clone() for weight in weights]
     optimizer.reset_state(SimpleNamespace(optimizer=adam))
-    for weight, moment, value in zip(weights, moments, before, strict=True):
-        assert adam.state[weight]["exp_avg"] is moment
+    for weight, state, places, value in zip(weights, held, pointers, before, strict=True):
+        assert all(adam.state[weight][name] is tensor for name, tensor in state.items())
+        assert {name: tensor.data_ptr() for name, tensor in state.items()} == places
         assert not any(state.any() for state in adam.state[weight].values())
         assert torch.equal(weight, value)
 
@@ -39,12 +41,14 @@ def test_a_reset_optimizer_steps_like_a_new_one():
 
 
 def test_fused_adams_count_in_their_groups():
+    counted = torch.tensor([7], dtype=torch.int32)
     inner = SimpleNamespace(
         state={0: {"exp_avg": torch.ones(2), "master_param": torch.ones(2)}},
-        param_groups=[{"step": 7}, {"step": torch.tensor([7], dtype=torch.int32)}, {}],
+        param_groups=[{"step": 7}, {"step": counted}, {}],
     )
     optimizer.reset_state(SimpleNamespace(optimizer=inner))
     assert inner.param_groups[0]["step"] == 0
+    assert inner.param_groups[1]["step"] is counted, "a captured graph counts on in it"
     assert inner.param_groups[1]["step"].tolist() == [0]
     assert not inner.state[0]["exp_avg"].any()
     assert inner.state[0]["master_param"].all(), "a weight is no moment"
@@ -66,14 +70,28 @@ def half(*shape):
     return torch.nn.Parameter(torch.randn(*shape, dtype=torch.float32).bfloat16())
 
 
-def test_masters_of_changed_weights_follow_and_others_keep_every_bit():
+def draw(*shape):
+    return torch.randn(*shape)
+
+
+def take(leaf, parameter, weight):
+    """Give a parameter a new weight as the transition does: first itself, then its copies."""
+    with torch.no_grad():
+        parameter.copy_(weight)
+    optimizer.Masters(leaf).take(parameter, weight)
+
+
+def test_masters_take_the_weight_as_it_was_drawn_and_others_keep_every_bit():
     changed, kept = half(4, 2), half(4, 2)
     for parameter in (changed, kept):
         parameter.main_param = torch.nn.Parameter(parameter.float() + 1e-4)
-    precise = kept.main_param.clone()
+    precise, master = kept.main_param.clone(), changed.main_param
     leaf = SimpleNamespace(float16_groups=[[changed, kept]], optimizer=SimpleNamespace(state={}))
-    optimizer.copy_to_master(leaf, [changed])
-    assert torch.equal(changed.main_param, changed.float())
+    weight = draw(4, 2)
+    take(leaf, changed, weight)
+    assert changed.main_param is master
+    assert torch.equal(master, weight)
+    assert torch.equal(changed, master.bfloat16())
     assert torch.equal(kept.main_param, precise)
 
 
@@ -81,29 +99,88 @@ def test_a_sharded_master_takes_its_own_part():
     parameter = half(4, 2)
     parameter.main_param = torch.zeros(3)
     parameter.main_param_sharded = True
-    held = SimpleNamespace(start=2, end=5)
+    leaf = SimpleNamespace(
+        model_param_gbuf_map={parameter: 0}, _get_model_param_range_map=range_map(2, 5), optimizer=SimpleNamespace(state={})
+    )
+    weight = draw(4, 2)
+    take(leaf, parameter, weight)
+    assert torch.equal(parameter.main_param, weight.flatten()[2:5])
+
+
+def range_map(start, end):
+    return lambda parameter: {"param": SimpleNamespace(start=start, end=end)}
+
+
+def precision_aware(master, numbers=6):
+    """(parameter, its optimizer, its state) where the master of a part of the parameter lies in the state."""
+    parameter = half(4, 2)
+    shard = parameter.detach().view(-1)[1 : 1 + numbers]
+    state = {"exp_avg": torch.ones(numbers), **({} if master is None else {"master_param": master})}
     leaf = SimpleNamespace(
         model_param_gbuf_map={parameter: 0},
-        _get_model_param_range_map=lambda _: {"param": held},
-        optimizer=SimpleNamespace(state={}),
+        model_float16_groups=[[parameter]],
+        shard_float16_groups=[[shard]],
+        _get_model_param_range_map=range_map(1, 1 + numbers),
+        optimizer=SimpleNamespace(state={shard: state}),
     )
-    optimizer.copy_to_master(leaf, [parameter])
-    assert torch.equal(parameter.main_param, parameter.float().flatten()[2:5])
+    return parameter, leaf, state
 
 
-def test_a_master_inside_the_state_is_made_anew_by_the_next_step():
-    changed, kept = half(4), half(4)
-    shards = [changed.detach(), kept.detach()]
-    state = {shard: {"exp_avg": torch.ones(4), "master_param": torch.ones(4)} for shard in shards}
-    leaf = SimpleNamespace(
-        model_param_gbuf_map={changed: 0, kept: 0},
-        model_float16_groups=[[changed, kept]],
-        shard_float16_groups=[shards],
-        optimizer=SimpleNamespace(state=state),
-    )
-    optimizer.copy_to_master(leaf, [changed])
-    assert state[shards[0]] == {}
-    assert state[shards[1]]["master_param"].all()
+def test_a_master_inside_the_state_is_written_where_it_is():
+    master = torch.ones(6)
+    parameter, leaf, state = precision_aware(master)
+    weight = draw(4, 2)
+    take(leaf, parameter, weight)
+    assert state["master_param"] is master
+    assert torch.equal(master, weight.flatten()[1:7])
+    assert state["exp_avg"].all(), "moments are another's to reset"
+
+
+def test_a_remainder_and_its_parameter_make_up_the_weight():
+    remainder = torch.zeros(6, dtype=torch.int16)
+    parameter, leaf, state = precision_aware(remainder)
+    weight = draw(4, 2)
+    take(leaf, parameter, weight)
+    assert state["master_param"] is remainder
+    assert torch.equal(whole(parameter.detach().view(-1)[1:7], remainder), weight.flatten()[1:7])
+
+
+def whole(parameter, remainder):
+    """A float32 as Transformer Engine's kernel puts it together."""
+    high = parameter.view(torch.int16).int() - (remainder < 0).int()
+    return ((high << 16) | (remainder.int() & 0xFFFF)).view(torch.float32)
+
+
+@pytest.mark.parametrize("bits", [0x3F808000, 0x3F818000, 0x3F807FFF, 0x3F808001, 0x3FFFFFFF])
+def test_a_remainder_at_a_tie_is_at_most_a_float32_s_last_bit_off(bits):
+    weight = torch.tensor([bits], dtype=torch.int32).view(torch.float32)
+    parameter = weight.bfloat16()
+    remainder = optimizer._remainder(weight, parameter)
+    assert abs(whole(parameter, remainder).view(torch.int32).item() - bits) <= 1
+    tie_to_even = bits == 0x3F808000
+    assert torch.equal(whole(parameter, remainder), weight) != tie_to_even
+
+
+def test_a_master_of_fewer_bits_is_left_to_the_optimizer_that_scales_it():
+    parameter, leaf, _ = precision_aware(torch.ones(6, dtype=torch.float16))
+    told = []
+    leaf.optimizer.set_scaled_state = lambda shard, name, values: told.append((shard, name, values))
+    weight = draw(4, 2)
+    take(leaf, parameter, weight)
+    ((shard, name, values),) = told
+    assert shard is leaf.shard_float16_groups[0][0]
+    assert name == "master_param"
+    assert torch.equal(values, weight.flatten()[1:7])
+
+
+def test_a_state_that_is_still_to_be_made_is_left_to_the_first_step():
+    parameter, leaf, state = precision_aware(None)
+    take(leaf, parameter, draw(4, 2))
+    assert "master_param" not in state
+
+
+def test_no_optimizer_has_no_masters():
+    take(None, half(4), draw(4))
 
 
 def test_cpu_offload_is_refused():

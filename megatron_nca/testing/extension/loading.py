@@ -35,9 +35,7 @@ PACKAGE = "transformer_engine"
 _ENVIRONMENT = {
     # Neither the core library nor checks of an installation.
     "NVTE_PROJECT_BUILDING": "1",
-    # What is left of its attention is PyTorch's.
-    "NVTE_FLASH_ATTN": "0",
-    "NVTE_FUSED_ATTN": "0",
+    # Attention is PyTorch's: there is no flash attention, and the emulation offers no fused one.
     "NVTE_MASKED_SOFTMAX_FUSION": "0",
     "NVTE_TORCH_COMPILE": "0",
 }

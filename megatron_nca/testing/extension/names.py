@@ -94,11 +94,12 @@ _ANSWERS = {
 
 def of_version(version: tuple[int, int]) -> dict[str, Any]:
     """Return enums, classes and answers by name, as the extension of a version has them."""
-    backends = dict(_ATTENTION_BACKENDS)
-    if version > _LAST_VERSION_WITH_SHORT_ATTENTION:
+    backends, newer = dict(_ATTENTION_BACKENDS), version > _LAST_VERSION_WITH_SHORT_ATTENTION
+    if newer:
         del backends["NVTE_F16_max512_seqlen"]
     backend = enum.IntEnum("NVTE_Fused_Attn_Backend", backends)  # type: ignore[misc]
-    answers = {**_ANSWERS, "get_fused_attn_backend": backend["NVTE_No_Backend"]}
+    none: Any = backend["NVTE_No_Backend"]
+    answers = {**_ANSWERS, "get_fused_attn_backend": (none, "not emulated") if newer else none}
     return {
         **{name: _enum(name, members) for name, members in _ENUMS.items()},
         **{found.__name__: found for found in _CLASSES},
