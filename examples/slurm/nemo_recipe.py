@@ -30,6 +30,8 @@ NODE_LOCAL_CACHES = {
     "NUMBA_CACHE_DIR": "/tmp/nca-$SLURM_JOB_ID/numba",
     "TRITON_CACHE_DIR": "/tmp/nca-$SLURM_JOB_ID/triton",
 }
+# Transformer Engine refuses to resume FP8 delayed scaling, whose state is a pickle, unless told that the run's own are trusted.
+TRUSTED = {"NVTE_ALLOW_UNSAFE_PICKLE_EXTRA_STATE": "1"}
 
 
 def make_recipe(args: argparse.Namespace) -> run.Partial:
@@ -57,7 +59,7 @@ def make_executor(args: argparse.Namespace) -> run.SlurmExecutor:
         signal=f"{SAVE_SIGNAL:d}@{SECONDS_TO_SAVE}",
         container_image=args.container,
         container_mounts=args.mounts,
-        env_vars=dict(NODE_LOCAL_CACHES),
+        env_vars={**NODE_LOCAL_CACHES, **TRUSTED},
         # On this machine NeMo-Run copies nothing: a job lies where it wrote it, so NEMORUN_HOME must be on a shared disk.
         tunnel=run.LocalTunnel(job_dir=os.path.join(get_nemorun_home(), "experiments")),
         packager=run.Packager(),

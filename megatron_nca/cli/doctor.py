@@ -25,6 +25,7 @@ from megatron_nca.data.fingerprint import fingerprint
 from megatron_nca.errors import EnvironmentMismatchError
 from megatron_nca.frameworks.seams import SEAMS
 from megatron_nca.patching import is_importable
+from megatron_nca.training import extra_state
 
 EXAMPLES = """  megatron-nca doctor
   srun --ntasks-per-node 1 megatron-nca doctor --fingerprint | sort | uniq -c    # one line if all nodes agree
@@ -157,7 +158,11 @@ def _transformer_engine() -> Check:
     version = _version("transformer-engine")
     if version is None:
         return Check("Transformer Engine", ABSENT, "not installed; needed for FP8 only")
-    return Check("Transformer Engine", OK_MARK, version)
+    if not extra_state.is_refused(version, {}):
+        return Check("Transformer Engine", OK_MARK, version)
+    is_set = "is" if os.environ.get(extra_state.VARIABLE) == "1" else "is not"
+    detail = f"{version}; resumes FP8 delayed scaling only under {extra_state.VARIABLE}=1, which {is_set} set here"
+    return Check("Transformer Engine", OK_MARK, detail)
 
 
 def _version(package: str) -> str | None:

@@ -62,6 +62,8 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--train-samples", type=whole(1), help="length of the run")
     data.add_argument("--train-iters", type=whole(1), help="likewise, in iterations")
     data.add_argument("--dataloader-type", default="single", help=argparse.SUPPRESS)
+    data.add_argument("--fp8-format", dest="fp8", help=argparse.SUPPRESS)
+    data.add_argument("--fp8-recipe", help=argparse.SUPPRESS)
     rate = parser.add_argument_group("its learning rate, as in Megatron-LM")
     rate.add_argument("--lr", type=float, help="peak; without it no learning rate is shown")
     rate.add_argument("--min-lr", type=float, default=0.0)

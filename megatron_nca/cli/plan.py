@@ -14,6 +14,7 @@ from megatron_nca.cli.speed import tokens_a_core
 from megatron_nca.cli.tokenizer import add_tokenizer_arguments, read_vocabulary_of
 from megatron_nca.data.curriculum import Blend, Curriculum, Plan, plan_training, read_blend
 from megatron_nca.errors import NCAError
+from megatron_nca.training.extra_state import advice, installed_version
 
 EXAMPLES = """  megatron-nca plan --data-path nca:tokens=164M /data/owt_text_document --seq-length 1024 \\
       --global-batch-size 512 --train-iters 20000 --lr 5e-4 --lr-warmup-fraction 0.01 --nca-lr 1e-4 --output plan.png
@@ -91,6 +92,7 @@ def _describe(launch: Launch, args: argparse.Namespace) -> tuple[Plan, dict[str,
         "shares": _shares(plan, positions),
         "learning_rate": _rates(launch, plan, positions),
         "warnings": list(_warnings(plan)),
+        "notes": list(filter(None, [advice(launch.args, installed_version())])),
     }
     if args.tokens_per_second:
         described["generators"] = _generators(plan, args.tokens_per_second)
@@ -190,6 +192,8 @@ def _lines(described: dict[str, Any]) -> Iterator[str]:
     for one in described.get("generators", ()):
         rate, cores = one["tokens_a_second_a_core"], one["cores"]
         yield f"\n{one['entry']}: {cores:.1f} cores at full share ({rate:,.0f} tokens/s a core, measured here)"
+    for note in described["notes"]:
+        yield f"\nnote: {note}"
     for warning in described["warnings"]:
         yield f"\nbad plan: {warning}"
 

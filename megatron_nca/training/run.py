@@ -23,7 +23,7 @@ from megatron_nca.data.curriculum import Plan, mentions_nca, read_blend
 from megatron_nca.data.run import DataFacts, Datasets
 from megatron_nca.errors import CurriculumError, NCAError
 from megatron_nca.stacks import CORE, Stack
-from megatron_nca.training import checks, resuming
+from megatron_nca.training import checks, extra_state, resuming
 from megatron_nca.training.facts import RunFacts
 from megatron_nca.training.options import Options
 from megatron_nca.training.progress import Progress
@@ -186,6 +186,8 @@ class CurriculumRun:
             checks.check_loader(facts, self.stack)
             checks.check_length(plan, facts, self.stack)
             self._adapter.report(f"megatron-nca: {plan.describe()}{_iterations(plan, facts)}")
+            if advice := extra_state.advice(facts.args, extra_state.installed_version()):
+                self._adapter.report(f"megatron-nca: warning: {advice}")
         self._compare()
 
     def restore(self, record: Any, consumed_samples: int) -> None:

@@ -55,3 +55,13 @@ def test_another_dataset_builder_fails(succeed, monkeypatch):
 
     monkeypatch.setattr(module, "BlendedMegatronDatasetBuilder", Other)
     assert states(succeed("doctor", code=1))["Megatron-Core"] == "FAILED"
+
+
+@pytest.mark.parametrize(("value", "told"), [("1", "is set here"), ("0", "is not set here")])
+def test_a_transformer_engine_that_resumes_only_what_is_trusted_is_told(succeed, monkeypatch, value, told):
+    from megatron_nca.cli import doctor
+
+    monkeypatch.setattr(doctor, "_version", lambda package: "2.17.1")
+    monkeypatch.setenv("NVTE_ALLOW_UNSAFE_PICKLE_EXTRA_STATE", value)
+    (check,) = [check for check in succeed("doctor")["checks"] if check["name"] == "Transformer Engine"]
+    assert (check["state"], check["detail"].endswith(told)) == ("ok", True)

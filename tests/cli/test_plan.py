@@ -167,3 +167,14 @@ def test_bad_usage_is_one_clear_error(fail, tmp_path, arguments, problem):
     message = fail("plan", *(str(argument).format(folder=tmp_path) for argument in arguments))
     assert problem in message
     assert len(message.splitlines()) == 1
+
+
+def test_a_launch_that_transformer_engine_would_not_resume_is_told_so(command, succeed, monkeypatch):
+    monkeypatch.delenv("NVTE_ALLOW_UNSAFE_PICKLE_EXTRA_STATE", raising=False)
+    monkeypatch.setattr("megatron_nca.cli.plan.installed_version", lambda: None)
+    fp8 = ("--fp8-format", "hybrid")
+    (note,) = succeed("plan", *CURRICULUM, *RUN, *fp8)["notes"]
+    assert "NVTE_ALLOW_UNSAFE_PICKLE_EXTRA_STATE=1" in note
+    assert f"note: {note}" in command("plan", *CURRICULUM, *RUN, *fp8)[1]
+    assert not succeed("plan", *CURRICULUM, *RUN, *fp8, "--fp8-recipe", "blockwise")["notes"]
+    assert not succeed("plan", *CURRICULUM, *RUN)["notes"]
