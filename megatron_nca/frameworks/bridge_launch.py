@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from megatron_nca.errors import NCAError
+from megatron_nca.frameworks.bridge_config import blends_of, padded_vocab_size
 from megatron_nca.stacks import BRIDGE
 from megatron_nca.training.facts import RunFacts
 from megatron_nca.training.options import Options, read_overrides
@@ -70,9 +71,9 @@ class MegatronBridge:
             seed=cfg.rng.seed,
             consumed_samples=progress.consumed_train_samples,
             iteration=progress.step,
-            padded_vocab_size=_padded_vocab_size(cfg.model),
+            padded_vocab_size=padded_vocab_size(cfg.model),
             loader=getattr(cfg.dataset, "dataloader_type", None),
-            blends=_blends(cfg.dataset),
+            blends=blends_of(cfg.dataset),
             validation_sets_apart=bool(getattr(cfg.dataset, "multiple_validation_sets", False)),
             global_batch_size=cfg.train.global_batch_size,
             micro_batch_size=cfg.train.micro_batch_size,
@@ -192,29 +193,3 @@ def _write(state: Any, scalars: Mapping[str, float], step: int) -> None:
     """Write through Bridge's own writers, which only one rank has."""
     if scalars:
         write_scalars(state.tensorboard_logger, state.wandb_logger, scalars, step)
-
-
-def _blends(dataset: Any) -> tuple[Any, ...] | None:
-    if not hasattr(dataset, "blend"):
-        return (None, None, None)
-    per_split = dataset.blend_per_split
-    return tuple(per_split) if per_split else (own_blend(dataset),) * 3
-
-
-def own_blend(dataset: Any) -> Any:
-    """Return the blend that Bridge would read, which since 0.4 may be written as a data path."""
-    from megatron.core.datasets.utils import get_blend_from_list
-
-    path = getattr(dataset, "data_path", None)
-    if dataset.blend is not None or not path:
-        return dataset.blend
-    return get_blend_from_list(path.split() if isinstance(path, str) else list(path))
-
-
-def _padded_vocab_size(model: Any) -> int | None:
-    """Return the rows of a model's embedding, which Bridge pads when it builds the model."""
-    vocab_size = getattr(model, "vocab_size", None)
-    if vocab_size is None or not getattr(model, "should_pad_vocab", False):
-        return vocab_size
-    multiple = model.make_vocab_size_divisible_by * model.tensor_model_parallel_size
-    return int(-(-vocab_size // multiple) * multiple)

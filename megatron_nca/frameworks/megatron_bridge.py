@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import megatron_nca
+from megatron_nca.data.overriding import are_phases, check_paths, no_text
 from megatron_nca.errors import EnvironmentMismatchError, NCAError
-from megatron_nca.frameworks.bridge_launch import STACK, own_blend
-from megatron_nca.frameworks.data_paths import are_phases, check_paths, no_text
+from megatron_nca.frameworks.bridge_config import own_blend
+from megatron_nca.frameworks.bridge_launch import STACK
 from megatron_nca.training.options import Options
 
 try:

@@ -19,9 +19,10 @@ from megatron.core import num_microbatches_calculator as calculator
 
 import megatron_nca
 from megatron_nca.errors import NCAError
-from megatron_nca.frameworks import bridge_launch
-from megatron_nca.frameworks.megatron_bridge import NOTE, NCACallback, with_nca
-from megatron_nca.training import TransitionSettings
+from megatron_nca.frameworks.megatron_bridge import NCACallback, with_nca
+from megatron_nca.patching import owner_of
+from megatron_nca.training.record import RECORD
+from megatron_nca.training.run import OwnLoop
 
 # The package has a function of this name too.
 pretrain = importlib.import_module("megatron.bridge.training.pretrain")
@@ -51,15 +52,19 @@ def datasets(config, sizes=(40, 4, 4)):
     return get_dataset_provider(config.dataset)(list(sizes), config.dataset)
 
 
-def context(train_state):
-    cfg = SimpleNamespace(rng=SimpleNamespace(seed=1234), scheduler=SimpleNamespace(lr_warmup_fraction=None))
-    return SimpleNamespace(state=SimpleNamespace(train_state=train_state, cfg=cfg), model=[], optimizer=None, scheduler=None)
+@pytest.fixture(autouse=True)
+def new_run():
+    megatron_nca.register().attach(OwnLoop())
+
+
+def plan():
+    """The plan of the datasets built last."""
+    return megatron_nca.register().plan
 
 
 def test_its_provider_gives_megatrons_samples_bit_for_bit(config, text, build, process_group, batches_of_four):
-    callback = NCACallback()
     built = datasets(with_nca(config, ENTRY, text))[0]
-    assert callback.plan.switch == 8
+    assert plan().switch == 8
     expected = build([ENTRY, text], sizes=(40, 4, 4), sequence_length=1024)[0]
     for position in range(12):
         for key in ("tokens", "labels", "loss_mask", "position_ids"):
@@ -89,9 +94,8 @@ def test_a_data_path_that_has_entries_is_not_overridden(config, text):
 @pytest.mark.skipif(not hasattr(GPTDatasetConfig, "data_path"), reason="Bridge 0.3 takes no data path")
 def test_a_data_path_of_its_own_takes_entries(config, text, build, process_group, batches_of_four):
     config.dataset.data_path = f"{ENTRY} {text}"
-    callback = NCACallback()
     built = datasets(config)[0]
-    assert callback.plan.switch == 8
+    assert plan().switch == 8
     expected = build([ENTRY, text], sizes=(40, 4, 4), sequence_length=1024)[0]
     assert all(np.array_equal(built[n]["tokens"].numpy(), expected[n]["tokens"].numpy()) for n in (0, 7, 8, 11))
 
@@ -108,49 +112,58 @@ def test_mock_data_no_entry_and_a_second_override_are_refused(config, text):
         with_nca(SimpleNamespace(dataset=None), "nca:tokens=1M")
 
 
-def test_the_note_travels_in_the_train_state_and_another_curriculum_is_refused(config, text, process_group, batches_of_four):
-    callback = NCACallback()
+def test_the_record_travels_in_the_train_state(config, text, process_group, batches_of_four):
     datasets(with_nca(config, ENTRY, text))
-    saved = TrainState()
-    callback.on_train_start(context(saved))
-    saved.consumed_train_samples = 4
     loaded = TrainState()
-    loaded.load_state_dict(saved.state_dict())
-    assert getattr(loaded, NOTE) == getattr(saved, NOTE)
-    callback.on_train_start(context(loaded))
-    getattr(loaded, NOTE)["phases"] = ["another"]
-    with pytest.raises(NCAError, match=r"another(?s:.)*override_curriculum=True"):
-        callback.on_train_start(context(loaded))
+    loaded.load_state_dict(TrainState(consumed_train_samples=4).state_dict())
+    assert getattr(loaded, RECORD) == megatron_nca.register().state_dict(4)
+    assert getattr(loaded, RECORD)["given"] == [4, 0]
 
 
-def test_a_checkpoint_without_curriculum_is_refused(config, text, process_group, batches_of_four):
-    callback = NCACallback()
-    datasets(with_nca(config, ENTRY, text))
-    with pytest.raises(NCAError, match="was written without nca: entries"):
-        callback.on_train_start(context(TrainState(consumed_train_samples=4)))
+def test_without_a_curriculum_a_train_state_is_bridges_own():
+    assert RECORD not in TrainState().state_dict()
 
 
 @pytest.mark.parametrize("callbacks", [None, [], CallbackManager])
-def test_a_pretrain_without_the_callback_gets_it(callbacks):
+def test_every_pretrain_is_carried_across_the_switch_once(callbacks):
     megatron_nca.register()
     manager = pretrain.normalize_callbacks(callbacks() if callbacks is CallbackManager else callbacks)
-    [method] = manager.list_callbacks("on_train_step_start")
-    assert isinstance(method.__self__, NCACallback)
+    pretrain.normalize_callbacks(manager)
+    for event in ("on_train_step_start", "on_train_step_end", "on_eval_end"):
+        assert len(manager.list_callbacks(event)) == 1
 
 
-def test_a_pretrain_with_the_callback_keeps_it():
-    callback = NCACallback(TransitionSettings(optimizer="keep"))
-    assert pretrain.normalize_callbacks([callback]).list_callbacks("on_train_start") == [callback.on_train_start]
+def adapter():
+    [method] = pretrain.normalize_callbacks(None).list_callbacks("on_train_step_start")
+    return method.__self__
 
 
-def test_settings_given_twice_are_refused(recipe, monkeypatch):
-    monkeypatch.setattr(bridge_launch, "_given", None)
+def test_options_of_a_callback_are_the_runs():
+    of = adapter()
+    pretrain.normalize_callbacks([NCACallback(optimizer="keep")])
+    assert of._callback.optimizer == "keep"
+    pretrain.normalize_callbacks([])
+    assert of._callback is None
+
+
+def test_options_given_twice_are_refused(recipe, monkeypatch):
+    of = adapter()
+    monkeypatch.setattr(of, "_overrides", None)
     omegaconf_utils.process_config_with_overrides(recipe, cli_overrides=["nca.lr=1e-4", "train.train_iters=9"])
     assert recipe.train.train_iters == 9
-    [method] = pretrain.normalize_callbacks(None).list_callbacks("on_train_start")
-    assert method.__self__.settings.phase_lr.peak == 1e-4
+    assert of._overrides.lr == 1e-4
     with pytest.raises(NCAError, match="give one or the other"):
         pretrain.normalize_callbacks([NCACallback()])
+
+
+def test_every_seam_of_bridge_is_there():
+    from megatron_nca.frameworks.seams import installed, seams_of
+
+    megatron_nca.register()
+    for seam in seams_of("Megatron-Bridge"):
+        importlib.import_module(seam.module)
+    assert installed(seams_of("Megatron-Bridge")) == list(seams_of("Megatron-Bridge"))
+    assert owner_of(TrainState, "state_dict") is megatron_nca.register()
 
 
 # A recipe and what it would fetch of its model from the hub.
@@ -210,15 +223,15 @@ def test_a_recipes_datasets_are_megatrons_bit_for_bit(name, monkeypatch, text, b
     with_nca(recipe, entry, text)
     # Of so short a text the recipe's own split leaves nothing for validation.
     recipe.dataset.tokenizer, recipe.dataset.path_to_cache, recipe.dataset.split = tokenizer, str(tmp_path), "90,5,5"
-    callback = NCACallback()
     calculator.init_num_microbatches_calculator(0, None, batch, 1, 1)
     try:
         built = datasets(recipe, sizes=[3 * batch, 4, 4])[0]
         expected = build([entry, text], sizes=(3 * batch, 4, 4), sequence_length=length)[0]
     finally:
         calculator.unset_num_microbatches_calculator()
-    assert callback.plan.switch == 2 * batch
-    for position in (0, 1, callback.plan.switch - 1, callback.plan.switch, callback.plan.switch + 1):
+    switch = plan().switch
+    assert switch == 2 * batch
+    for position in (0, 1, switch - 1, switch, switch + 1):
         for key in ("tokens", "labels", "loss_mask", "position_ids"):
             assert np.array_equal(built[position][key].numpy(), expected[position][key].numpy()), (position, key)
 
@@ -241,9 +254,8 @@ def test_an_override_of_the_command_line_takes_entries(recipe, config, text, bui
 
     process_config_with_overrides(recipe, cli_overrides=[f'dataset.blend=[["{ENTRY}","{text}"],null]'])
     config.dataset.blend = recipe.dataset.blend
-    callback = NCACallback()
     built = datasets(config)[0]
-    assert callback.plan.switch == 8
+    assert plan().switch == 8
     expected = build([ENTRY, text], sizes=(40, 4, 4), sequence_length=1024)[0]
     assert all(np.array_equal(built[n]["tokens"].numpy(), expected[n]["tokens"].numpy()) for n in (0, 7, 8, 11))
 

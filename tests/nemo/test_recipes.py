@@ -19,7 +19,7 @@ from nemo.collections.llm.recipes.precision.mixed_precision import bf16_with_fp8
 from nemo.utils import AppState
 
 from megatron_nca.errors import NCAError
-from megatron_nca.frameworks.nemo import NCACallback, NCADataModule, with_nca
+from megatron_nca.frameworks.nemo import NCADataModule, with_nca
 
 RECIPES = ["llama3_8b", "llama3_70b", "nemotron3_8b", "nemotron4_15b", "mixtral_8x7b"]
 ENTRY = "nca:tokens=5000"
@@ -69,7 +69,7 @@ def test_a_recipes_data_module_gives_megatrons_samples_bit_for_bit(name, text, t
     for position, batch in enumerate(batches):
         for key in ("tokens", "labels", "loss_mask", "position_ids"):
             assert np.array_equal(batch[key][0].numpy(), expected[position][key].numpy()), (position, key)
-    assert data.callback.transition.plan.switch == 8
+    assert data.callback.run.plan.switch == 8
 
 
 def test_the_plain_data_module_takes_entries_once_registered(text, tokenizer, setup):
@@ -131,21 +131,29 @@ def test_a_growing_batch_is_refused(text, tokenizer, setup):
         setup(data)
 
 
+def at_step_1(data):
+    """The trainer of a data module, as a checkpoint of the first step leaves it."""
+    data.trainer.global_step = 1
+    # NeMo's own count needs its strategy.
+    data.data_sampler.compute_consumed_samples = lambda steps: 4
+    return data.trainer
+
+
 def test_a_checkpoint_of_another_curriculum_is_refused(text, tokenizer, setup):
     first = setup(NCADataModule([ENTRY, text], tokenizer=tokenizer, **SMALL))
     state = first.callback.state_dict()
     other = setup(NCADataModule(["nca:tokens=9000", text], tokenizer=tokenizer, **SMALL))
     other.callback.load_state_dict(state)
     with pytest.raises(NCAError, match=r"tokens=5000(?s:.)*tokens=9000(?s:.)*nca_override_curriculum=True"):
-        other.callback._transition_done(other.callback.transition.plan, 4)
+        other.callback.on_train_start(at_step_1(other), None)
 
 
 def test_a_checkpoint_without_curriculum_must_be_placed(text, tokenizer, setup):
     data = setup(NCADataModule([ENTRY, text], tokenizer=tokenizer, **SMALL))
     with pytest.raises(NCAError, match="nca_resume_as"):
-        data.callback._transition_done(data.callback.transition.plan, 4)
+        data.callback.on_train_start(at_step_1(data), None)
     with pytest.raises(NCAError, match="must be one of before-switch, after-switch"):
-        NCACallback(resume_as="before")
+        NCADataModule([ENTRY, text], nca_resume_as="before")
 
 
 def test_the_command_line_takes_the_factory(text, tmp_path):

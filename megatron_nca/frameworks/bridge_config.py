@@ -1,0 +1,32 @@
+"""What Megatron-Bridge's configs say of data and model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def blends_of(dataset: Any) -> tuple[Any, ...]:
+    """Return the train, validation and test data of a dataset config, as Megatron's (prefixes, weights)."""
+    if not hasattr(dataset, "blend"):
+        return (None, None, None)
+    per_split = dataset.blend_per_split
+    return tuple(per_split) if per_split else (own_blend(dataset),) * 3
+
+
+def own_blend(dataset: Any) -> Any:
+    """Return the blend that Bridge would read, which since 0.4 may be written as a data path."""
+    from megatron.core.datasets.utils import get_blend_from_list
+
+    path = getattr(dataset, "data_path", None)
+    if dataset.blend is not None or not path:
+        return dataset.blend
+    return get_blend_from_list(path.split() if isinstance(path, str) else list(path))
+
+
+def padded_vocab_size(model: Any) -> int | None:
+    """Return the rows of a model's embedding, which Bridge pads when it builds the model."""
+    vocab_size = getattr(model, "vocab_size", None)
+    if vocab_size is None or not getattr(model, "should_pad_vocab", False):
+        return vocab_size
+    multiple = model.make_vocab_size_divisible_by * model.tensor_model_parallel_size
+    return int(-(-vocab_size // multiple) * multiple)

@@ -1,0 +1,121 @@
+"""NeMo 2: which of Lightning's and NeMo's moments is which call of the run.
+
+attach                      attach, validate; called by the data module's setup
+load_state_dict             keeps the record; NeMo reads a checkpoint after its datasets are built
+on_train_start              restore, and NeMo's learning rate, see nemo_learning_rate
+on_train_batch_start        before_step, the scalars
+on_megatron_microbatch_end  observe
+on_validation_end           evaluate
+state_dict                  state_dict
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as lightning
+
+from megatron_nca.data.batches import BatchBoundaries
+from megatron_nca.frameworks import nemo_learning_rate
+from megatron_nca.frameworks.nemo_data import STACK, blends_of
+from megatron_nca.training.facts import RunFacts
+from megatron_nca.training.options import Options
+from megatron_nca.training.run import CurriculumRun, print_on_rank_0
+
+RECORD = "record"
+OLDER_RECORD = "note"
+"""Keys of the callback's state: today's, and that of earlier development versions."""
+
+
+class NCACallback(lightning.Callback):
+    """Lightning's and NeMo's moments of a run.
+
+    Args:
+        run: What it feeds.
+        options: The user's.
+    """
+
+    stack = STACK
+
+    def __init__(self, run: CurriculumRun, options: Options) -> None:
+        self.options = options
+        self.run = run
+        self._data: Any = None
+        self._loaded: Any = None
+
+    def attach(self, data: Any) -> None:
+        """Take the data module, before it builds its datasets."""
+        self._data = data
+        self.run.attach(self)
+        self.run.validate(self.options)
+
+    def facts(self) -> RunFacts:
+        """Return what data module and trainer tell; a checkpoint is read later, so positions count from the start."""
+        data, trainer = self._data, self._data.trainer
+        batches = trainer.limit_val_batches
+        return RunFacts(
+            seed=data.seed,
+            loader=getattr(data, "dataloader_type", None),
+            blends=tuple(blends_of(data)),
+            global_batch_size=data.data_sampler.global_batch_size,
+            micro_batch_size=data.data_sampler.micro_batch_size,
+            eval_batches=int(batches) if isinstance(batches, int) or batches == 0 else None,
+        )
+
+    def report(self, line: str) -> None:
+        """Print on rank 0."""
+        print_on_rank_0(line)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the record that travels in every checkpoint."""
+        record = None if self._data is None else self.run.state_dict(self._consumed(self._data.trainer))
+        return {} if record is None else {RECORD: record}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep a checkpoint's record until it is known how far the run is."""
+        self._loaded = state_dict.get(RECORD, state_dict.get(OLDER_RECORD))
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Restore, and give the learning rate its two schedules."""
+        if trainer.global_step > 0:
+            self.run.restore(self._loaded, self._consumed(trainer))
+        plan = self.run.plan
+        if plan is None or plan.switch is None or self.options.lr_at_switch != "restart":
+            return
+        switch = BatchBoundaries.from_megatron().batches_until(plan.switch)
+        for config in trainer.lr_scheduler_configs:
+            nemo_learning_rate.install(config.scheduler, switch, self.options, trainer.global_step)
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Call the run before a step; the learning rate is NeMo's scheduler's, which has both schedules already."""
+        optimizers = [getattr(optimizer, "mcore_optimizer", optimizer) for optimizer in trainer.optimizers]
+        scalars = self.run.before_step(self._consumed(trainer), _chunks(trainer), optimizers[0])
+        for name, value in scalars.items():
+            pl_module.log(name, value, batch_size=1)
+
+    def on_megatron_microbatch_end(self, step: Any, batch: Any, forward_callback: Any, output: Any) -> None:
+        """Show the losses of a micro-batch of training."""
+        if not step.forward_only and isinstance(batch, dict) and batch.get("loss_mask") is not None:
+            self.run.observe(output, batch["loss_mask"])
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Log NCA's and text's losses where a step mixed them."""
+        if trainer.global_step % max(trainer.log_every_n_steps, 1) == 0:
+            for name, value in self.run.report_losses(trainer.global_step).items():
+                pl_module.log(name, value, batch_size=1)
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Evaluate NCA after a validation of text, where that was asked for."""
+        if trainer.sanity_checking:
+            return
+        scalars = self.run.evaluate(_chunks(trainer), trainer.global_step)
+        for logger in trainer.loggers if scalars else ():
+            logger.log_metrics(scalars, step=trainer.global_step)
+
+    def _consumed(self, trainer: Any) -> int:
+        sampler = self._data.data_sampler
+        return int(sampler.compute_consumed_samples(trainer.global_step - sampler.init_global_step))
+
+
+def _chunks(trainer: Any) -> list[Any]:
+    return list(trainer.strategy.megatron_parallel)

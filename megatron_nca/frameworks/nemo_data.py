@@ -1,0 +1,65 @@
+"""NeMo 2's data: what is replaced in its pre-training data module, so that paths may hold entries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import megatron_nca
+from megatron_nca.data.entry import is_nca
+from megatron_nca.errors import CurriculumError
+from megatron_nca.frameworks import seams
+from megatron_nca.stacks import NEMO
+from megatron_nca.training.run import CurriculumRun
+
+STACK = NEMO
+
+
+def register() -> CurriculumRun:
+    """Let ``PreTrainingDataModule`` take ``nca:`` entries; a second call changes nothing."""
+    run = megatron_nca.register()
+    wrappers = {
+        "validate_dataset_asset_accessibility": _let_entries_pass,
+        "PreTrainingDataModule.build": _with_boundaries,
+    }
+    seams.install(STACK.name, wrappers, run)
+    return run
+
+
+def _let_entries_pass(validate: Any) -> Any:
+    # It calls itself by its global name for every member of a list, so that replacing the name reaches each entry.
+    def validate_paths(paths: Any) -> None:
+        if not (isinstance(paths, str) and is_nca(paths)):
+            validate(paths)
+
+    return validate_paths
+
+
+def _with_boundaries(build: Any) -> Any:
+    """Set Megatron's microbatch calculator up before the datasets are built, since NeMo does so after it."""
+
+    def build_with_boundaries(self: Any, *args: Any, **keywords: Any) -> Any:
+        if getattr(self, "trainer", None) is None or not _has_entries(self):
+            return build(self, *args, **keywords)
+        if self.data_sampler.rampup_batch_size is not None:
+            raise CurriculumError(
+                f"rampup_batch_size={self.data_sampler.rampup_batch_size}: NeMo counts a batch too many after each resume of a "
+                "ramp, so no phase could end at its place; leave rampup_batch_size out with nca: entries"
+            )
+        from megatron.core import num_microbatches_calculator as calculator
+
+        # NeMo's own call, later, accepts a calculator of the same sizes.
+        if calculator._GLOBAL_NUM_MICROBATCHES_CALCULATOR is None:
+            self.data_sampler.setup(self.trainer.strategy.cluster_environment.global_rank())
+        return build(self, *args, **keywords)
+
+    return build_with_boundaries
+
+
+def blends_of(data: Any) -> list[Any]:
+    """Return a data module's train, validation and test data, as Megatron's (prefixes, weights)."""
+    per_split = data.build_kwargs.get("blend_per_split")
+    return list(per_split) if per_split else [data.build_kwargs.get("blend")] * 3
+
+
+def _has_entries(data: Any) -> bool:
+    return any(is_nca(prefix) for blend in blends_of(data) if blend for prefix in blend[0])
