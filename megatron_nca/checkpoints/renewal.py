@@ -19,10 +19,7 @@ from megatron_nca.training.weights import OUTPUT_LAYER, WORD_EMBEDDINGS, Initial
 LAYER = re.compile(r"^decoder\.layers\.(?:(\d+)\.)?(.+)$")
 """A layer's parameter: its place in the decoder, absent where all layers share one tensor, and its name in the layer."""
 
-STATE_SPACE = ("mixer.", "norm.")
-"""Parameters of a Mamba layer, which no part covers."""
-
-FINAL_NORM = re.compile(r"^decoder\.(final_layernorm\..+)$")
+FINAL_NORM = re.compile(r"^decoder\.((?:final_layernorm|final_norm)\..+)$")
 
 
 @dataclass(frozen=True)
@@ -145,7 +142,7 @@ class Renewal:
             name: Of the parameter inside the layer.
             dimensions: Of one layer's parameter.
         """
-        if weights.part_of(name) not in self.parts or name.startswith(STATE_SPACE):
+        if weights.part_of(name) not in self.parts:
             return None
         return NewWeight(weights.layer_name(number, name), weights.layer_initializer(name, dimensions, self.init))
 

@@ -6,13 +6,13 @@ statistic of NCA left to scale FP8 text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
 from megatron_nca.data.curriculum import Plan
 from megatron_nca.stacks import CORE, Stack
-from megatron_nca.training import fp8, learning_rate, optimizer, reinit
+from megatron_nca.training import fp8, gathers, learning_rate, optimizer, reinit, routing
 from megatron_nca.training.settings import TransitionSettings
 
 
@@ -104,14 +104,22 @@ class Transition:
 
     def _perform(self, consumed_samples: int, model: Sequence[Any], megatron_optimizer: Any) -> None:
         settings = self.settings
+        gathers.finish(model)
         reinit.reinitialize(model, settings.reinit, self._seed, optimizer.Masters(megatron_optimizer).take)
         if settings.optimizer == "fresh":
             optimizer.reset_state(megatron_optimizer)
+        routers = routing.reset_biases(model) if settings.optimizer == "fresh" else 0
         cleared = fp8.clear_histories(model)
         self.state = State.DONE
         tokens = consumed_samples * self.plan.sequence_length
         self._report(
             f"megatron-nca: switch to text after {consumed_samples:,} samples ({tokens:,} tokens): "
-            f"reinitialised {', '.join(settings.reinit) or 'nothing'}, optimizer {settings.optimizer}, "
+            f"reinitialised {_tell(reinit.count(model, settings.reinit))}, optimizer {settings.optimizer}"
+            f"{f', expert biases of {routers} routers zeroed' if routers else ''}, "
             f"learning rate {settings.lr}, {cleared}"
         )
+
+
+def _tell(counts: Mapping[str, int]) -> str:
+    """Name the parts and how many weights each had, so that a part that found none is seen."""
+    return ", ".join(f"{part} ({number} weight{'s' * (number != 1)})" for part, number in counts.items()) or "nothing"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,12 +25,15 @@ ROW_BLOCK = 1024
 SCALED_OUTPUTS = ("linear_proj", "linear_fc2")
 """Layers that Megatron initialises with ``output_layer_init_method``."""
 
+RECURRENCES = ("A_log", "dt_bias", "conv1d")
+"""Parameters of a linear-attention layer that its own initialisers draw: decays, step sizes, short convolutions."""
+
 Initializer = Callable[[torch.Tensor], Any]
 
 
-def layer_name(number: int, name: str) -> str:
-    """Name a parameter of layer ``number``, counted from 1 over the whole model."""
-    return f"layers.{number}.{name}"
+def layer_name(number: int, name: str, prefix: str = "") -> str:
+    """Name a parameter of layer ``number``, counted from 1 over the whole model, or within what the prefix names."""
+    return f"{prefix}layers.{number}.{name}"
 
 
 def part_of(name: str) -> str | None:
@@ -51,10 +55,48 @@ def layer_initializer(name: str, dimensions: int, config: Any) -> Initializer:
     """Return the init method of a layer's parameter of so many dimensions."""
     if "norm" in name:
         return norm_initializer(name, config)
+    if is_recurrence(name):
+        return recurrence_initializer(name)
     if dimensions == 1:
         return torch.nn.init.zeros_
     scaled = any(layer in name for layer in SCALED_OUTPUTS)
     return config.output_layer_init_method if scaled else config.init_method
+
+
+def is_recurrence(name: str) -> bool:
+    """Tell whether a parameter is one of ``RECURRENCES``."""
+    return any(piece == word or piece.startswith(f"{word}_") for piece in name.split(".") for word in RECURRENCES)
+
+
+def recurrence_initializer(
+    name: str, decays: tuple[float, float] = (1, 16), convolution: float | None = None, soft_steps: bool = False
+) -> Initializer:
+    """Return the init method of one of a linear-attention layer's ``RECURRENCES``, as Megatron's GatedDeltaNet has them.
+
+    Args:
+        name: Of the parameter.
+        decays: Bounds of A, of which the parameter is the logarithm.
+        convolution: Bound of the convolution's weights; None for PyTorch's own of a convolution.
+        soft_steps: Whether step sizes are drawn, log-uniform in 0.001 to 0.1 behind a softplus, and not all ones.
+    """
+    if "A_log" in name:
+        return lambda tensor: tensor.uniform_(*decays).log_()
+    if "dt_bias" in name:
+        return _draw_steps if soft_steps else torch.nn.init.ones_
+    if convolution is not None and not name.endswith("bias"):
+        return lambda tensor: tensor.uniform_(-convolution, convolution)
+    return _draw_convolution
+
+
+def _draw_steps(tensor: torch.Tensor) -> torch.Tensor:
+    steps = tensor.uniform_(math.log(0.001), math.log(0.1)).exp_()
+    return tensor.copy_(steps + torch.log(-torch.expm1(-steps)))
+
+
+def _draw_convolution(tensor: torch.Tensor) -> torch.Tensor:
+    # A channel has a kernel of its own, so a weight's fan-in is the kernel's size. Megatron's kernels have four taps.
+    taps = tensor.shape[-1] if tensor.ndim > 1 else 4
+    return tensor.uniform_(-(taps**-0.5), taps**-0.5)
 
 
 def norm_initializer(name: str, config: Any) -> Initializer:

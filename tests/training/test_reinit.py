@@ -169,12 +169,123 @@ def test_the_runs_own_random_numbers_are_left_alone():
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_experts_are_refused_by_name():
+def test_all_experts_in_one_parameter_are_refused_by_name():
     model = Model()
-    model.layers[0].mlp.experts = Holder(weight=parameter(8, 8))
-    with pytest.raises(NCAError, match="mixture of experts"):
+    model.layers[0].mlp.experts = Holder(weight1=parameter(8, 8))
+    with pytest.raises(NCAError, match=r"mixture of experts: layers\.1\.mlp\.experts\.weight1"):
         reinit.check([model], ("mlp",))
     reinit.check([model], ("embeddings",))
+
+
+def with_experts(indices, grouped=False, size=1):
+    """A layer whose experts of these numbers lie on this rank, ``size`` ranks sharing each."""
+    model = Model(layers=(1,))
+    shapes = {"linear_fc1": (16 // size, 8), "linear_fc2": (8, 8 // size)}
+    if grouped:
+        experts = Holder(
+            **{
+                name: Holder(**{f"weight{place}": parameter(*shape) for place in range(len(indices))})
+                for name, shape in shapes.items()
+            }
+        )
+    else:
+        one = [Holder(**{name: Holder(weight=parameter(*shape)) for name, shape in shapes.items()}) for _ in indices]
+        experts = Holder(local_experts=torch.nn.ModuleList(one))
+    model.layers[0].mlp = Holder(experts=experts, router=Holder(weight=parameter(4, 8)), local_expert_indices=indices)
+    return model
+
+
+def expert_weights(model, grouped=False):
+    """(fc1, fc2) of each of a rank's experts."""
+    weights = drawn(model, ("mlp",))
+    key = "layers.0.mlp.experts.{}.weight{}" if grouped else "layers.0.mlp.experts.local_experts.{1}.{0}.weight"
+    places = range(len(model.layers[0].mlp.local_expert_indices))
+    return [[weights[key.format(name, place)] for name in ("linear_fc1", "linear_fc2")] for place in places]
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_an_expert_is_the_same_on_whatever_rank_and_in_whatever_form(grouped):
+    whole = expert_weights(with_experts([0, 1, 2, 3]))
+    halves = [expert_weights(with_experts(indices, grouped), grouped) for indices in ([0, 1], [2, 3])]
+    for ours, expected in zip(halves[0] + halves[1], whole, strict=True):
+        assert all(torch.equal(*pair) for pair in zip(ours, expected, strict=True))
+    assert not torch.equal(whole[0][0], whole[1][0])
+    assert whole[0][0].std() == pytest.approx(0.02, rel=0.3)
+    assert whole[0][1].std() == pytest.approx(0.005, rel=0.3)
+
+
+def test_ranks_that_share_an_expert_hold_slices_of_it(monkeypatch):
+    whole = expert_weights(with_experts([0, 1]))
+    shards = []
+    for rank in range(2):
+        monkeypatch.setattr(reinit, "_expert_tensor_parallel", lambda rank=rank: (rank, 2))
+        shards.append(expert_weights(with_experts([0, 1], size=2)))
+    for place, (fc1, fc2) in enumerate(whole):
+        assert torch.equal(torch.cat([shard[place][0] for shard in shards], dim=0), fc1)
+        assert torch.equal(torch.cat([shard[place][1] for shard in shards], dim=1), fc2)
+
+
+def hybrid():
+    """A state-space layer, a linear-attention layer without an mlp and a final norm, as in a HybridModel."""
+    model = Model(layers=())
+    del model.final_layernorm
+    model.final_norm = Holder(weight=parameter(8))
+    mixer = Holder(
+        in_proj=Holder(weight=parameter(16, 8), layer_norm_weight=parameter(8)),
+        norm=Holder(weight=parameter(8)),
+        A_log=parameter(4),
+        dt_bias=parameter(4),
+    )
+    space = Holder(config=model.config, layer_number=1, mixer=mixer)
+    linear = Holder(
+        in_proj=Holder(weight=parameter(16, 8)),
+        out_norm=Holder(weight=parameter(8)),
+        conv1d=Holder(weight=parameter(64, 1, 4)),
+        A_log=parameter(64),
+        dt_bias=parameter(64),
+        A_init_range=(1, 16),
+    )
+    attention = Holder(config=model.config, layer_number=2, self_attention=linear, mlp=torch.nn.Identity())
+    model.layers = torch.nn.ModuleList([space, attention])
+    return model
+
+
+def test_norms_of_a_hybrid_model_are_found():
+    names = {name for name, weight in drawn(hybrid(), ("norms",)).items() if (weight == 1).all()}
+    assert names == {
+        *("final_norm.weight", "layers.0.mixer.norm.weight", "layers.0.mixer.in_proj.layer_norm_weight"),
+        "layers.1.self_attention.out_norm.weight",
+    }
+
+
+def test_linear_attention_has_its_own_initialisers():
+    weights = drawn(hybrid(), ("attention",))
+    decays = weights["layers.1.self_attention.A_log"].exp()
+    assert 1 <= decays.min() < 3 < 13 < decays.max() <= 16
+    assert torch.equal(weights["layers.1.self_attention.dt_bias"], torch.ones(64))
+    kernel = weights["layers.1.self_attention.conv1d.weight"]
+    assert kernel.abs().max() == pytest.approx(0.5, rel=0.05)
+    assert kernel.std() == pytest.approx(0.5 / 3**0.5, rel=0.1)
+
+
+def test_a_state_space_mixer_is_not_attention():
+    assert not any(weight.any() for name, weight in drawn(hybrid(), ("attention",)).items() if "mixer" in name)
+
+
+def test_a_prediction_layer_is_drawn_apart_from_the_layer_of_its_number():
+    model = Model(layers=(1,))
+    inside = model.layer(1, 1)
+    model.mtp = torch.nn.ModuleList([Holder(layer_number=1, config=model.config, eh_proj=Holder(), inside=inside)])
+    model.mtp[0].enorm = Holder(weight=parameter(8))
+    weights = drawn(model, ("mlp", "norms"))
+    assert weights["mtp.0.inside.mlp.linear_fc1.weight"].std() == pytest.approx(0.02, rel=0.2)
+    assert not torch.equal(weights["mtp.0.inside.mlp.linear_fc1.weight"], weights["layers.0.mlp.linear_fc1.weight"])
+    assert torch.equal(weights["mtp.0.enorm.weight"], torch.ones(8))
+
+
+def test_a_part_that_found_nothing_is_counted_as_none():
+    model = hybrid()
+    assert reinit.count([model], reinit.PARTS) == {"embeddings": 1, "attention": 4, "mlp": 0, "norms": 4}
 
 
 def test_shards_of_fsdp_are_refused_before_training():
