@@ -23,6 +23,7 @@ TEST = [
     "scipy>=1.11",
     "psutil>=5.9",
     "playwright>=1.40",
+    "tensorboard>=2.14",
 ]
 # NeMo 2.7.3 calls Megatron-Core's optimizers with arguments that 0.16 no longer has.
 NEMO = ["nemo-toolkit[nlp,llm]==2.7.3", "nemo-run", "lightning", "megatron-core==0.15.3", "pyarrow<20", "leptonai==0.27.3"]

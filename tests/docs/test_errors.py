@@ -16,8 +16,8 @@ PAGE = (PACKAGE.parent / "docs/operations.md").read_text(encoding="utf-8").parti
 FRAGMENTS = [row[1] for row in re.finditer(r"^\| `([^`]+)` \|", PAGE, re.MULTILINE)]
 CLASSES = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, errors.NCAError)}
 COVERED = ("automaton", "data", "training", "frameworks/seams.py", "frameworks/megatron_lm.py")
-SELF_EXPLAINING = ("frames=", "split ", "engine ")
-"""Arguments of NCASource in a script; the message has all there is to say."""
+SELF_EXPLAINING = ("frames=", "split ", "engine ", "with_nca: ")
+"""Arguments of NCASource and with_nca in a script; the message has all there is to say."""
 
 
 def messages():

@@ -27,9 +27,9 @@ def with_flags(run, *flags):
 
 
 def printed(run, folder, pattern):
-    """The numbers that the last rank printed in lines like ``pattern``."""
+    """The numbers that rank 0 printed in lines like ``pattern``."""
     log = run.complete(folder)
-    output = (folder / f"rank{run.world_size - 1}.log").read_text()
+    output = (folder / "rank0.log").read_text()
     return log, [tuple(map(float, match)) for match in re.findall(pattern, output)]
 
 

@@ -24,7 +24,7 @@ def test_another_sequence_length_in_mid_phase_is_refused(checkout, corpus, tmp_p
     with_flags(run, "--exit-interval", "2").complete(tmp_path / "first")
     output = with_flags(run, "--seq-length", "32").fail(tmp_path / "refused")
     assert "CurriculumError: the checkpoint was written under another curriculum" in output
-    assert re.search(r"sequence_length:\n.*checkpoint: +64\n.*launch: +32", output)
+    assert re.search(r"sequence length:\n.*checkpoint: +64\n.*launch: +32", output)
     assert "iteration        3/" not in output
 
 
