@@ -8,6 +8,8 @@ from hypothesis import settings
 
 # One thread a process: tests start several, and the machine may have two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What a test starts ends with it, also where the test is killed.
+os.environ.setdefault("MEGATRON_NCA_END_WITH_PARENT", "1")
 
 # Machines are shared: how long an example takes says nothing about the code.
 settings.register_profile("shared-machine", deadline=None)

@@ -11,7 +11,9 @@ __all__ = ["install", "installed"]
 def install() -> None:
     """Present the CPU as a CUDA device; see `megatron_nca.testing.stand_in.install`."""
     from megatron_nca.testing import stand_in
+    from megatron_nca.testing.ending import end_with_parent
 
+    end_with_parent()
     stand_in.install()
 
 

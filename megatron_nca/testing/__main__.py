@@ -8,7 +8,11 @@ import runpy
 import sys
 
 from megatron_nca.testing import install
+from megatron_nca.testing.ending import end_with_parent
 from megatron_nca.testing.holding import hold_where_told
+
+# A process that Megatron-Core spawns imports this file again, and not what follows its last line.
+end_with_parent()
 
 USAGE = "usage: python -m megatron_nca.testing [--plain] SCRIPT ARGS..."
 
