@@ -19,21 +19,6 @@ needs_transformer_engine = pytest.mark.skipif(
 
 
 @pytest.fixture
-def watched():
-    """(quantizer, values, scale of each) of every cast in the test."""
-    from megatron_nca.testing.extension import quantizing
-
-    seen = []
-
-    def watch(quantizer, values, scale):
-        seen.append((quantizer, values, scale.clone()))
-
-    quantizing.WATCHERS.append(watch)
-    yield seen
-    quantizing.WATCHERS.remove(watch)
-
-
-@pytest.fixture
 def blackwell(monkeypatch):
     """A GPU that has MXFP8; Transformer Engine and PyTorch are asked anew what it can do."""
     from megatron_nca.testing.extension import machine

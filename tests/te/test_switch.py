@@ -5,10 +5,10 @@ import copy
 import pytest
 import torch
 
-from megatron_nca.testing.extension.names import DType
+from megatron_nca.testing.fp8_training import Casts, forget_transformer_engine, one_rank, scaling_states
 from megatron_nca.training import fp8, optimizer, reinit
 from tests.te.conftest import needs_transformer_engine
-from tests.te.training import Training, forget_transformer_engine, one_rank
+from tests.te.training import Training
 
 pytestmark = [needs_transformer_engine, pytest.mark.filterwarnings("ignore")]
 
@@ -51,60 +51,18 @@ def switch(training, parts=("embeddings",)):
     return fp8.clear_histories(model)
 
 
-def states():
-    """(history, scale) of everything that has run, from the lists that Transformer Engine updates.
-
-    Attention is in the lists too, and has not run in FP8.
-    """
-    from transformer_engine.pytorch import fp8 as te_fp8
-
-    manager = te_fp8.FP8GlobalStateManager
-    held = getattr(manager, "quantization_state", manager)
-    listed = [
-        pair
-        for key, histories in held.global_amax_history_buffer.items()
-        for pair in zip(histories, held.global_scale_buffer[key], strict=True)
-    ]
-    return [(history, scale) for history, scale in listed if not (scale == 1).all()]
-
-
-def is_gradient(quantizer):
-    return int(quantizer.dtype) == DType.kFloat8E5M2
-
-
-def flushed(casts, gradients):
-    """Share of values that are not zero and become zero, over the casts of gradients or of everything else."""
-    lost = total = 0
-    for quantizer, values, scale in casts:
-        if is_gradient(quantizer) == gradients:
-            smallest = 2.0**-16 if gradients else 2.0**-9
-            lost += int(((values != 0) & ((values * scale).abs() <= smallest / 2)).sum())
-            total += int((values != 0).sum())
-    return lost / max(total, 1)
-
-
-def saturated(casts):
-    """Share of values beyond the range of their format."""
-    lost = total = 0
-    for quantizer, values, scale in casts:
-        limit = 57344.0 if is_gradient(quantizer) else 448.0
-        lost += int(((values * scale).abs() > limit * (1 + 2**-10)).sum())
-        total += values.numel()
-    return lost / total
-
-
 class TestHistories:
     def test_every_one_is_found_in_the_model_s_modules(self, delayed):
-        every = states()
+        every = scaling_states()
         assert len(every) >= 8 * delayed.config.num_layers
         assert all(history.any() for history, _ in every)
         assert switch(delayed) == fp8.Cleared(histories=len(every))
 
     def test_they_become_those_of_a_model_built_anew_in_place_and_scales_stay(self, delayed):
-        before = [(history, history.data_ptr(), scale.clone(), scale.data_ptr()) for history, scale in states()]
+        before = [(history, history.data_ptr(), scale.clone(), scale.data_ptr()) for history, scale in scaling_states()]
         switch(delayed)
-        assert len(states()) == len(before)
-        for (history, scale), (old, place, value, scale_place) in zip(states(), before, strict=True):
+        assert len(scaling_states()) == len(before)
+        for (history, scale), (old, place, value, scale_place) in zip(scaling_states(), before, strict=True):
             assert history is old
             assert (history.data_ptr(), scale.data_ptr()) == (place, scale_place)
             assert not history.any()
@@ -113,8 +71,8 @@ class TestHistories:
     def test_nothing_of_nca_scales_the_second_step_of_text(self, delayed):
         switch(delayed)
         delayed.train()
-        seen = [history[1:].amax(0) for history, _ in states()]
-        for (_, scale), amax in zip(states(), seen, strict=True):
+        seen = [history[1:].amax(0) for history, _ in scaling_states()]
+        for (_, scale), amax in zip(scaling_states(), seen, strict=True):
             for limit in (448.0, 57344.0):
                 own = torch.where(amax > 0, limit / amax, scale)
                 if torch.allclose(scale, own, rtol=1e-6):
@@ -123,20 +81,20 @@ class TestHistories:
                 pytest.fail(f"scales {scale.tolist()} do not follow from the magnitudes {amax.tolist()} of one step")
 
     def test_without_the_switch_they_are_full_of_nca(self, delayed):
-        kept = [history[2:].clone() for history, _ in states()]
+        kept = [history[2:].clone() for history, _ in scaling_states()]
         delayed.train()
-        assert all(torch.equal(history[1:-1], old) for (history, _), old in zip(states(), kept, strict=True))
+        assert all(torch.equal(history[1:-1], old) for (history, _), old in zip(scaling_states(), kept, strict=True))
 
     def test_a_resumed_model_has_as_many(self, monkeypatch, delayed):
         monkeypatch.setenv("NVTE_ALLOW_UNSAFE_PICKLE_EXTRA_STATE", "1")
-        expected = len(states())
+        expected = len(scaling_states())
         if any("_fused_impl" in vars(module) for module in delayed.model.modules()):
             pytest.skip("Megatron-Core's fused MLP makes its operations at the first step, so a resume has none before it")
         saved = copy.deepcopy({k: v for k, v in delayed.model.module.state_dict().items() if "_extra_state" in k})
         forget_transformer_engine()
         resumed = Training(recipe="delayed", **self.settings_of(delayed))
         resumed.model.module.load_state_dict(saved, strict=False)
-        assert not states(), "the lists are empty until a step has run"
+        assert not scaling_states(), "the lists are empty until a step has run"
         assert switch(resumed) == fp8.Cleared(histories=expected)
 
     def settings_of(self, training):
@@ -161,35 +119,40 @@ def test_other_recipes_have_nothing_to_clear(recipe, request):
 
 
 class TestTheFirstStepOfText:
-    def casts_around_the_switch(self, watched, after=lambda: None):
-        training = Training()
+    @pytest.fixture
+    def around(self):
+        """Casts of the step before the switch, and of the first one of text."""
+        training, before, text = Training(), Casts(), Casts()
         training.train(6)
-        watched.clear()
-        training.train()
-        before = list(watched)
+        with before:
+            training.train()
         switch(training)
-        after()
-        watched.clear()
-        training.train(scale=5)
-        return before, list(watched)
+        training.stride = 5
 
-    def test_flushes_no_more_gradients_than_the_step_before(self, watched):
-        before, text = self.casts_around_the_switch(watched)
-        assert flushed(text, gradients=True) <= flushed(before, gradients=True) + 0.01
-        assert flushed(text, gradients=False) <= flushed(before, gradients=False) + 0.01
+        def train(change=lambda: None):
+            change()
+            with text:
+                training.train()
+            return before, text
 
-    def test_saturates_next_to_nothing(self, watched):
-        _, text = self.casts_around_the_switch(watched)
-        assert saturated(text) < 1e-3
+        return train
 
-    def test_would_flush_most_gradients_at_scales_of_one(self, watched):
+    @pytest.mark.parametrize("gradients", [True, False])
+    def test_flushes_no_more_than_the_step_before(self, around, gradients):
+        before, text = around()
+        assert text.flushed(gradients) <= before.flushed(gradients) + 0.01
+
+    def test_saturates_next_to_nothing(self, around):
+        assert around()[1].saturated() < 1e-3
+
+    def test_would_flush_gradients_at_scales_of_one(self, around):
         def set_to_one():
-            for _, scale in states():
+            for _, scale in scaling_states():
                 scale.fill_(1)
 
-        before, text = self.casts_around_the_switch(watched, set_to_one)
-        assert flushed(before, gradients=True) < 0.001
-        assert flushed(text, gradients=True) > 0.2
+        before, text = around(set_to_one)
+        assert before.flushed(gradients=True) < 0.001
+        assert text.flushed(gradients=True) > 0.2
 
 
 QUANTIZED = ("delayed", "tensorwise", "blockwise", "mxfp8")
@@ -365,6 +328,7 @@ def test_fp8_moments_survive_the_first_steps_of_text():
     training = Training(optimizer=moments)
     training.train(3)
     switch(training, LAYERS)
-    losses = training.train(4, scale=5)
+    training.stride = 5
+    losses = training.train(4)
     assert all(torch.isfinite(parameter.float()).all() for parameter in training.model.parameters())
     assert losses[-1] < losses[0]
