@@ -9,7 +9,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 TE ?= 2.11.0
 TE_VENV := $(VENV)-te-$(TE)
 
-.PHONY: test-te test-nemo test-bridge test-bridge-0.6 test-slurm help demo test lint format docs bench clean
+.PHONY: bench-fp8 hopper-pack test-te test-nemo test-bridge test-bridge-0.6 test-slurm help demo test lint format docs bench clean
 
 help:
 	@echo "make demo    NCA-to-text pre-training on Megatron-Core, on a CPU, into out/quickstart"
@@ -23,6 +23,8 @@ help:
 	@echo "make format  let ruff format and fix"
 	@echo "make docs    the documentation as a site, into out/docs"
 	@echo "make bench   the tables of docs/performance.md, measured here"
+	@echo "make bench-fp8  the table of docs/transition.md, measured here"
+	@echo "make hopper-pack  what a bare machine with a Hopper needs, in parts; MEGATRON_LM names checkouts"
 
 $(READY): setup.py constraints.txt
 	rm -rf $(VENV)
@@ -100,6 +102,17 @@ format: $(READY)
 
 docs: $(READY)
 	$(BIN)/python -m sphinx -W --keep-going -q docs out/docs
+
+bench-fp8: $(TE_VENV)/.ready
+	OMP_NUM_THREADS=1 $(TE_VENV)/bin/python -W ignore -m benchmarks.fp8_reset
+
+# The parts for a bare machine with a Hopper; WHEELS names the folder of compiled wheels, without which it is a rehearsal's.
+HOPPER ?= out/hopper
+hopper-pack: $(TE_VENV)/.ready
+	$(TE_VENV)/bin/python -m benchmarks.hopper.pack $(HOPPER) --transformer-engine $(TE) --megatron-lm $(MEGATRON_LM) \
+		$(if $(WHEELS),--wheels $(WHEELS))
+	$(TE_VENV)/bin/python -W ignore -m benchmarks.hopper.conformity record $(HOPPER)/emulated.pt
+	cp benchmarks/hopper/stages.py $(HOPPER)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.engine
