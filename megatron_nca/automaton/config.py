@@ -121,18 +121,18 @@ class NCAConfig:
         return SCHEME + ",".join(f"{field.name}={format_setting(getattr(self, field.name))}" for field in fields(self))
 
 
-def split_pairs(uri: str) -> dict[str, str]:
-    """Split ``nca:key=value,key=value`` into its pairs, in order.
+def split_pairs(uri: str, scheme: str = SCHEME) -> dict[str, str]:
+    """Split ``nca:key=value,key=value``, or the like of another scheme, into its pairs, in order.
 
     Raises:
         ConfigError: A part is not ``key=value``, or a key stands twice.
     """
-    body = uri[len(SCHEME) :].strip()
+    body = uri[len(scheme) :].strip()
     pairs: dict[str, str] = {}
     for part in body.split(",") if body else []:
         key, equals, value = (piece.strip() for piece in part.partition("="))
         if not (key and equals and value):
-            raise ConfigError("entry", repr(part), "is not key=value; write nca:key=value,key=value")
+            raise ConfigError("entry", repr(part), f"is not key=value; write {scheme}key=value,key=value")
         if key in pairs:
             raise ConfigError(key, value, f"stands twice, first as {key}={pairs[key]}; give it once")
         pairs[key] = value

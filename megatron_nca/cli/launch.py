@@ -156,7 +156,7 @@ def _blend(path: list[str] | None) -> Blend | None:
 
 def _boundaries(args: argparse.Namespace) -> BatchBoundaries:
     if not args.rampup_batch_size:
-        return BatchBoundaries(args.global_batch_size, (0,))
+        return BatchBoundaries(args.global_batch_size)
     from megatron.core import num_microbatches_calculator as module
 
     if len(args.rampup_batch_size) != 3:

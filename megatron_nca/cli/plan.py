@@ -119,9 +119,9 @@ def _parts(plan: Plan, launch: Launch) -> Iterator[dict[str, Any]]:
     for phase in plan.phases:
         end = min(phase.end, launch.samples)
         yield {
-            "entry": phase.entry.text, "begin": phase.begin, "end": end, "samples": end - phase.begin,
+            "entry": phase.stage.text, "begin": phase.begin, "end": end, "samples": end - phase.begin,
             "tokens": (end - phase.begin) * length, "first_iteration": until(phase.begin) + 1, "last_iteration": until(end),
-            "ramp_samples": phase.ramp, "floor": float(phase.entry.floor),
+            "ramp_samples": phase.ramp, "floor": float(phase.stage.floor),
         }  # fmt: skip
     begin = plan.phases[-1].end if plan.phases else 0
     rest = [f"{float(weight):g} {entry.text}" for entry, weight in plan.curriculum.blended] + list(plan.curriculum.text)
@@ -166,8 +166,8 @@ def _warnings(plan: Plan) -> Iterator[str]:
             f"the run ends after {plan.samples:,} samples, before the switch at {plan.switch:,}: nothing but NCA is trained "
             "on; lengthen the run or shorten the phases"
         )
-    elif not plan.curriculum.entries:
-        yield "no nca: entry in the data path; add one, as in nca:tokens=164M"
+    elif not plan.curriculum.entries and len(plan.curriculum.stages) == 1:
+        yield "no nca: entry and no phase: in the data path; add one, as in nca:tokens=164M"
 
 
 def _lines(described: dict[str, Any]) -> Iterator[str]:

@@ -1,15 +1,13 @@
-"""Builds the datasets of a blend with ``nca:`` entries, in the place of BlendedMegatronDatasetBuilder.build.
+"""Builds the datasets of a blend with ``nca:`` entries or phases, in the place of BlendedMegatronDatasetBuilder.build.
 
-The text goes to Megatron's own builder, asked for as many samples as the schedule leaves to it; the entries become
+The text goes to Megatron's own builder (``texts``), asked for as many samples as the schedule leaves to it; the entries become
 NCADatasets; a ScheduledDataset joins them. Validation and test hold the final blend only: without ``nca:`` entries in it they
 are Megatron's own datasets, with the same samples as in a run without the plugin.
 """
 
 from __future__ import annotations
 
-import copy
 import socket
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +29,9 @@ from megatron_nca.data.layout import SampleLayout
 from megatron_nca.data.nca_dataset import NCADataset, TrajectoryDocuments
 from megatron_nca.data.run import Datasets, Run
 from megatron_nca.data.scheduled_dataset import Heed, PlainBlend, ScheduledDataset
+from megatron_nca.data.texts import Build, build_texts, is_list_of_sets, needs_schedule
 from megatron_nca.data.vocabulary import token_ids
 from megatron_nca.errors import CurriculumError, EntryError
-
-Build = Callable[[BlendedMegatronDatasetBuilder], list[Any]]
 
 
 def wants_curriculum(config: Any) -> bool:
@@ -61,22 +58,20 @@ def build_datasets(builder: BlendedMegatronDatasetBuilder, build: Build, run: Ru
     if not wants_curriculum(config):
         run.begin(None, Datasets(config, config.random_seed))
         return build(builder)
-    blends, curricula, plans = raise_together(lambda: _plan(builder, run))
+    blends, plans = raise_together(lambda: _plan(builder, run))
     entries = [entry for plan in plans if plan for entry in plan.curriculum.entries]
     samples = fingerprint(entries, config.random_seed)
     check_ranks_agree(samples)
     raise_together(lambda: _check_sources(builder, plans, run))
     training = plans[Split.train.value]
     run.begin(training, _describe(training, samples, config, run))
-    text = _build_text(builder, build, plans, curricula)
+    text = build_texts(builder, build, plans)
     if torch.distributed.is_initialized() and not builder.is_built_on_rank():
         return [None] * len(Split)
     return [_join(builder, split, plans[split.value], blends[split.value], text[split.value], run) for split in Split]
 
 
-def _plan(
-    builder: BlendedMegatronDatasetBuilder, run: Run
-) -> tuple[list[Blend | None], list[Curriculum | None], list[Plan | None]]:
+def _plan(builder: BlendedMegatronDatasetBuilder, run: Run) -> tuple[list[Blend | None], list[Plan | None]]:
     """Read and lay out the data of every split."""
     if not (isinstance(builder.cls, type) and issubclass(builder.cls, GPTDataset)):
         raise CurriculumError(
@@ -85,7 +80,7 @@ def _plan(
         )
     blends = _blend_of_each_split(builder.config)
     curricula = _read_splits(builder.config, blends)
-    return blends, curricula, [_plan_split(builder, split, curricula[split.value], run) for split in Split]
+    return blends, [_plan_split(builder, split, curricula[split.value], run) for split in Split]
 
 
 def _describe(plan: Plan | None, samples: str, config: Any, run: Run) -> Datasets:
@@ -93,7 +88,7 @@ def _describe(plan: Plan | None, samples: str, config: Any, run: Run) -> Dataset
     if plan is None:
         return Datasets(config, config.random_seed)
     entries, padded = plan.curriculum.entries, run.data_facts.padded_vocab_size
-    texts = from_rank_0(lambda: tuple(text_identity(prefix) for prefix in plan.curriculum.text))
+    texts = from_rank_0(lambda: tuple(text_identity(prefix) for prefix in plan.curriculum.prefixes))
     return Datasets(config, config.random_seed, tokens_identity(entries, samples, config.tokenizer, padded), texts)
 
 
@@ -109,7 +104,7 @@ def _read_splits(config: Any, blends: list[Blend | None]) -> list[Curriculum | N
         common = read_blend(config.blend).measured()
         return [None if blend is None else common for blend in blends]
     return [
-        read_blend(blend, mixed=not _is_list_of_sets(config, split)).measured() if mentions_nca(blend) else None
+        read_blend(blend, mixed=not is_list_of_sets(config, split)).measured() if mentions_nca(blend) else None
         for split, blend in zip(Split, blends, strict=True)
     ]
 
@@ -121,22 +116,21 @@ def _plan_split(builder: BlendedMegatronDatasetBuilder, split: Split, curriculum
     if split is Split.train:
         if size is None:
             raise CurriculumError(f"nca: entries need a number of training samples; give {run.stack.word('length')}")
+        if any(stage.batch for stage in curriculum.stages):
+            raise CurriculumError(
+                "data path: batch= is read, and no training loop is told of it yet; leave it out, and give the run's batch size"
+            )
         facts = run.data_facts
         boundaries = BatchBoundaries.from_megatron(facts.consumed_samples)
         return plan_training(curriculum, config.sequence_length, size, boundaries, facts.ended_phases)
     final = curriculum.final()
-    if size is None and final.entries and not _is_list_of_sets(config, split):
+    if size is None and final.entries and not is_list_of_sets(config, split):
         raise EntryError(
             final.entries[0].text,
             f"has no end, so the {split.name} split needs a size; give {run.stack.word('eval_batches')}, no full validation",
         )
     # A split of no samples is built all the same, and a data loader refuses an empty one.
     return plan_training(final, config.sequence_length, max(size or 0, 1), BatchBoundaries())
-
-
-def _is_list_of_sets(config: Any, split: Split) -> bool:
-    """Tell whether a split's datasets are kept apart (``--multiple-validation-sets``)."""
-    return bool(config.multiple_validation_sets) and config.blend is None and split is Split.valid
 
 
 def _check_sources(builder: BlendedMegatronDatasetBuilder, plans: list[Plan | None], run: Run) -> None:
@@ -146,7 +140,7 @@ def _check_sources(builder: BlendedMegatronDatasetBuilder, plans: list[Plan | No
         token_ids(entry, builder.config.tokenizer, run.data_facts.padded_vocab_size)
         check_band(entry)
     if builder.is_built_on_rank():
-        for prefix in dict.fromkeys(prefix for curriculum in curricula for prefix in curriculum.text):
+        for prefix in dict.fromkeys(prefix for curriculum in curricula for prefix in curriculum.prefixes):
             _check_text(prefix)
 
 
@@ -162,43 +156,19 @@ def _check_text(prefix: str) -> None:
         )
 
 
-def _build_text(
-    builder: BlendedMegatronDatasetBuilder, build: Build, plans: list[Plan | None], curricula: list[Curriculum | None]
-) -> list[Any]:
-    """Build the text of every split with Megatron's own builder."""
-    config, sizes = copy.copy(builder.config), list(builder.sizes)
-    for split, plan in zip(Split, plans, strict=True):
-        if plan is None or plan.text_source is None or not plan.curriculum.entries:
-            continue
-        if sizes[split.value] is not None and not _is_list_of_sets(config, split):
-            sizes[split.value] = max(plan.schedule.counts(plan.samples)[plan.text_source], 1)
-    if config.blend:
-        config.blend = next((curriculum.text_blend for curriculum in curricula if curriculum), None)
-        has_text = config.blend is not None
-    else:
-        given = config.blend_per_split
-        config.blend_per_split = [
-            curriculum.text_blend if curriculum else blend for curriculum, blend in zip(curricula, given, strict=True)
-        ]
-        has_text = any(config.blend_per_split)
-    if not has_text:
-        return [None] * len(Split)
-    return build(type(builder)(builder.cls, sizes, builder.is_built_on_rank, config))
-
-
 def _join(
     builder: BlendedMegatronDatasetBuilder, split: Split, plan: Plan | None, blend: Blend | None, text: Any, run: Run
 ) -> Any:
     """Return the dataset of one split."""
-    if plan is None or not plan.curriculum.entries:
+    if plan is None or not needs_schedule(plan):
         return PlainBlend(text) if isinstance(text, BlendedDataset) else text
-    if blend is not None and _is_list_of_sets(builder.config, split):
+    if blend is not None and is_list_of_sets(builder.config, split):
         return _list_of_sets(builder, split, plan, blend, text, run)
     samples = plan.schedule.counts(plan.samples)
-    datasets = _nca_datasets(builder, split, plan.curriculum, samples, run)
-    if plan.text_source is not None:
-        _check_text_length(plan, text, samples[plan.text_source])
-        datasets.append(text)
+    texts = [] if plan.text_source is None else text if isinstance(text, list) else [text]
+    for wanted, dataset in zip(samples[len(plan.curriculum.entries) :], texts, strict=True):
+        _check_text_length(dataset, wanted)
+    datasets = [*_nca_datasets(builder, split, plan.curriculum, samples, run), *texts]
     return ScheduledDataset(plan, datasets, split, Heed(run, plan) if split is Split.train else None)
 
 
@@ -236,7 +206,7 @@ def make_dataset(
     return NCADataset(documents, entry, samples, split, config)
 
 
-def _check_text_length(plan: Plan, text: Any, wanted: int) -> None:
+def _check_text_length(text: Any, wanted: int) -> None:
     if text is not None and len(text) < wanted:
         raise CurriculumError(
             f"data path: the schedule leaves {wanted:,} samples to the text, which holds {len(text):,} in one pass and has no "

@@ -1,8 +1,8 @@
 """The grammar of an ``nca:`` entry: ``nca:key=value,key=value`` -> a frozen NCAEntry, without a look at any file.
 
-A key belongs to the process (``NCAConfig``), to the curriculum (``tokens``, ``ramp``, ``floor``), or says how trajectories
-become training samples (``trajectory``, ``vocab``, ``loss``, ``rules``, ``seed``, ``domain``). ``domain=auto:PREFIX`` leaves
-the band open; ``domain.measured`` reads that text and fills it in.
+A key belongs to the process (``NCAConfig``), to the phase (``tokens``, ``ramp``, ``floor``, ``batch``), or says how
+trajectories become training samples (``trajectory``, ``vocab``, ``loss``, ``rules``, ``seed``, ``domain``).
+``domain=auto:PREFIX`` leaves the band open; ``domain.measured`` reads that text and fills it in.
 """
 
 from __future__ import annotations
@@ -28,6 +28,10 @@ from megatron_nca.errors import ConfigError, EntryError
 
 COUNT_UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 MAX_COUNT = 10**18
+MAX_BATCH = 10**9
+PHASE_KEYS = ("ramp", "floor", "batch")
+"""What belongs to a phase, and so wants its length."""
+
 LOSSES = ("frames", "all", "patches")
 DEFAULT_DOMAIN = "web"
 AUTO = "auto:"
@@ -48,6 +52,7 @@ class NCAEntry:
         tokens: Training tokens of the phase, or None for an entry of the blend that follows the phases.
         ramp: Tokens over which the phase's share falls from 1 to ``floor`` once ``tokens`` have been given.
         floor: Share that the phase keeps afterwards.
+        batch: Sequences of a global batch of the phase, or None for the run's.
         rules: Size of the pool of rules, or None for a fresh rule for every trajectory.
         trajectory: Tokens that a trajectory fills in a packed sequence, its EOD included.
         vocab_offset: First tokenizer id to use, or None for the lowest ids that are not special tokens.
@@ -61,6 +66,7 @@ class NCAEntry:
     tokens: int | None = None
     ramp: int = 0
     floor: Fraction = Fraction(0)
+    batch: int | None = None
     rules: int | None = None
     trajectory: int = DEFAULT_TRAJECTORY
     vocab_offset: int | None = None
@@ -126,7 +132,7 @@ def _require_known(pairs: Mapping[str, str]) -> None:
 
 
 def _check_phase(entry: NCAEntry, pairs: Mapping[str, str]) -> None:
-    for key in ("ramp", "floor"):
+    for key in PHASE_KEYS:
         if key in pairs and not entry.is_phase:
             raise ConfigError(key, pairs[key], "belongs to a phase; give tokens=... too, or leave it out")
 
@@ -152,7 +158,8 @@ def parse_count(key: str, text: str) -> int:
     return int(count)
 
 
-def _parse_positive(key: str, text: str) -> int:
+def parse_positive(key: str, text: str) -> int:
+    """Read a count of at least 1."""
     count = parse_count(key, text)
     if count == 0:
         raise ConfigError(key, text, "must be at least 1; leave the key out for none")
@@ -160,13 +167,22 @@ def _parse_positive(key: str, text: str) -> int:
 
 
 def _parse_rules(key: str, text: str) -> int:
-    count = _parse_positive(key, text)
+    count = parse_positive(key, text)
     if count > MAX_INDEX:
         raise ConfigError(key, text, "is too large a pool; leave the key out for a fresh rule in every trajectory")
     return count
 
 
-def _parse_share(key: str, text: str) -> Fraction:
+def parse_batch(key: str, text: str) -> int:
+    """Read a global batch: a count of sequences that some cluster could hold."""
+    count = parse_positive(key, text)
+    if count > MAX_BATCH:
+        raise ConfigError(key, text, f"is too large; a batch has at most {MAX_BATCH:,} sequences")
+    return count
+
+
+def parse_share(key: str, text: str) -> Fraction:
+    """Read a decimal number from 0 to 1, exactly."""
     # A Fraction of the decimal text is exact; of a float it would carry 2**-52 into every count.
     share = Fraction(text) if re.fullmatch(r"(\d{1,3}(\.\d{0,18})?|\.\d{1,18})", text, re.ASCII) else Fraction(-1)
     if not 0 <= share <= 1:
@@ -207,12 +223,13 @@ def _parse_vocab(key: str, text: str) -> int | None:
 
 
 ENTRY_PARSERS: Mapping[str, Callable[[str, str], Any]] = {
-    "tokens": _parse_positive,
+    "tokens": parse_positive,
     "ramp": parse_count,
-    "floor": _parse_share,
+    "floor": parse_share,
+    "batch": parse_batch,
     "domain": _parse_domain,
     "rules": _parse_rules,
-    "trajectory": _parse_positive,
+    "trajectory": parse_positive,
     "vocab": _parse_vocab,
     "loss": _parse_choice(*LOSSES),
     "seed": _parse_seed,

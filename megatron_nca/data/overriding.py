@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from megatron_nca.data.entry import is_nca, parse_entry
+from megatron_nca.data.phase_word import is_ours
 from megatron_nca.errors import NCAError
 from megatron_nca.stacks import Stack
 
@@ -25,9 +26,9 @@ def check_paths(paths: Sequence[str], own: Sequence[str], stack: Stack) -> None:
     Raises:
         NCAError: There is nothing to add, or it has been added before.
     """
-    if not any(is_nca(path) for path in paths):
-        raise NCAError(f"with_nca: {list(paths)} has no nca: entry; give one, as in {stack.word('text_first')}")
-    if any(is_nca(prefix) for prefix in own):
+    if not any(is_ours(path) for path in paths):
+        raise NCAError(f"with_nca: {list(paths)} has no nca: entry and no phase:; give one, as in {stack.word('text_first')}")
+    if any(is_ours(prefix) for prefix in own):
         raise NCAError(f"with_nca: the data have been overridden already, they are {list(own)}; call it once, with every entry")
 
 

@@ -1,31 +1,28 @@
 """The schedule: position in the run -> (source, index within the source), in closed form.
 
-A schedule is a tree of two-way splits. A split looks at its own positions n = 0, 1, 2, ... and has an exact share integral
-I(n), which grows by 0 to 1 a position; among its first n positions, the first branch has
-
-    K(n) = floor(I(n) + 1/2)
-
-and the second the others. So position n belongs to the first branch exactly if K(n + 1) > K(n); its index there is K(n),
-and n - K(n) otherwise. That is O(1) a level, needs no table, and gives each source the indices 0, 1, 2, ... in order.
-
-Phases are a chain of such splits, each one's second branch holding what follows it:
+Stages are a chain. Each looks at the positions n = 0, 1, 2, ... that those before it leave, and has an exact share integral
+I(n), which grows by 0 to 1 a position:
 
     I(n) = n                                         while n <= hold
          = hold + x - (1 - floor) x**2 / (2 ramp)    x = n - hold <= ramp, the share falling linearly to the floor
          = hold + ramp (1 + floor) / 2 + floor (n - hold - ramp)       afterwards
 
-and the blend that ends the chain is a tree of constant shares, I(n) = share n. A source is off its exact share by at most
-1/2 behind one split and by at most 1 behind two; deeper in the tree by at most 1/2 + share * (what its parent is off).
-Numbers are Python integers and fractions, so nothing rounds, at any length.
+Among its first n positions the stage has K(n) = floor(I(n) + 1/2), which its mixture deals out to sources, and what follows
+has the others. So position n is the stage's exactly if K(n + 1) > K(n). That is O(1), needs no table, and gives each source the
+indices 0, 1, 2, ... in order: its index is the sum of its counts in all stages that have begun. A source is off its exact share
+by at most 1/2 where one stage fades into another, and inside a mixture by what ``mixture`` says of it; a source of several
+stages by the sum over those. Numbers are Python integers and fractions, so nothing rounds, at any length.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Union
+from functools import cached_property
+from typing import Protocol
+
+from megatron_nca.data.mixture import Mixture
 
 
 @dataclass(frozen=True)
@@ -49,138 +46,193 @@ class PhaseSplit:
             return n
         return _round_half_up(self.integral(n))
 
-
-@dataclass(frozen=True)
-class ShareSplit:
-    """A constant share."""
-
-    share: Fraction
-
-    def integral(self, n: int) -> Fraction:
-        """Return the exact number of the first ``n`` positions that the first branch should have."""
-        return self.share * n
-
-    def count(self, n: int) -> int:
-        """Return how many of the first ``n`` positions the first branch has."""
-        numerator, denominator = self.share.numerator, self.share.denominator
-        return (2 * numerator * n + denominator) // (2 * denominator)
+    @property
+    def total(self) -> int | None:
+        """All positions that the phase will ever have, or None where its floor keeps it going."""
+        return None if self.floor else self.count(self.hold + self.ramp)
 
 
 @dataclass(frozen=True)
-class Leaf:
-    """All positions belong to one source."""
-
-    source: int
-
-
-@dataclass(frozen=True)
-class Node:
-    """A split and its two branches."""
-
-    split: PhaseSplit | ShareSplit
-    first: Tree
-    second: Tree
-
-
-Tree = Union[Leaf, Node]
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Which source each position of the run comes from.
+class Link:
+    """A stage of the chain.
 
     Attributes:
-        root: The tree of splits.
-        sources: Number of sources; leaves name them 0 .. sources - 1.
+        mixture: Deals its positions out to sources.
+        split: Its share, or None for every position that is left.
     """
 
-    root: Tree
-    sources: int
+    mixture: Mixture
+    split: PhaseSplit | None = None
+
+    def count(self, n: int) -> int:
+        """Return how many of its first ``n`` positions the stage has itself."""
+        return n if self.split is None else self.split.count(n)
+
+
+class AnySchedule(Protocol):
+    """What a plan, a dataset and the scalars ask of a schedule."""
+
+    @property
+    def sources(self) -> int:
+        """Number of sources; they are called 0 .. sources - 1."""
 
     def locate(self, position: int) -> tuple[int, int]:
         """Return (source, index within the source) of the sample at ``position``, counted from 0."""
-        tree = self.root
-        while isinstance(tree, Node):
-            before = tree.split.count(position)
-            if tree.split.count(position + 1) > before:
-                tree, position = tree.first, before
-            else:
-                tree, position = tree.second, position - before
-        return tree.source, position
 
     def counts(self, samples: int) -> tuple[int, ...]:
         """Return how many of the first ``samples`` positions each source has."""
-        totals = [0] * self.sources
-        for source, count in _leaf_counts(self.root, samples):
-            totals[source] += count
-        return tuple(totals)
 
     def shares(self, position: int, window: int = 1) -> tuple[Fraction, ...]:
+        """Return each source's share of ``window`` positions from ``position`` on."""
+
+
+class _Shares:
+    """Shares, out of counts."""
+
+    def shares(self: AnySchedule, position: int, window: int = 1) -> tuple[Fraction, ...]:
         """Return each source's share of ``window`` positions from ``position`` on."""
         before, after = self.counts(position), self.counts(position + window)
         return tuple(Fraction(last - first, window) for first, last in zip(before, after, strict=True))
 
 
-def blend_tree(shares: Sequence[tuple[int, Fraction]]) -> Tree:
-    """Build the tree of a constant blend.
+@dataclass(frozen=True)
+class Schedule(_Shares):
+    """A chain of stages.
 
-    Args:
-        shares: (source, weight) pairs, at least one; weights are positive and need not sum to 1.
-
-    Returns:
-        Of a balanced and a Huffman tree the one in which no source can be further off its exact share. Up to four sources
-        that is the balanced one, where none is off by more than 1.
+    Attributes:
+        links: In their order; the last one has every position that is left, or enough for the run.
+        sources: Number of sources; mixtures name them 0 .. sources - 1.
     """
-    weighted = [(Fraction(weight), Leaf(source)) for source, weight in shares]
-    candidates = (_balanced(sorted(weighted, key=lambda pair: pair[0])), _huffman(weighted))
-    return min((tree for _, tree in candidates), key=greatest_error)
+
+    links: tuple[Link, ...]
+    sources: int
+
+    @cached_property
+    def _ended(self) -> tuple[list[int], list[int], list[dict[int, int]]]:
+        """What is fixed once the first k stages are over, k = 0, 1, ...
+
+        Returns:
+            The first positions from which on they are; their positions in all; each source's among them, sparse: what changed
+            with the last of them.
+        """
+        ends, bases, totals = [0], [0], [dict[int, int]()]
+        for link in self.links[:-1]:
+            total = link.split.total if link.split else None
+            if link.split is None or total is None:
+                break
+            # What the first stages leave of n positions is n - base once they are over, so it reaches the reach there.
+            ends.append(max(ends[-1], link.split.hold + link.split.ramp + bases[-1]))
+            bases.append(bases[-1] + total)
+            totals.append(dict(link.mixture.counts(total)))
+        return ends, bases, totals
+
+    @cached_property
+    def _given(self) -> dict[int, tuple[list[int], list[int]]]:
+        """For each source of a stage that ends: how many have ended, in order, and what they had given by then."""
+        given: dict[int, tuple[list[int], list[int]]] = {}
+        for number, counts in enumerate(self._ended[2]):
+            for source, count in counts.items():
+                numbers, sums = given.setdefault(source, ([], []))
+                sums.append(count + (sums[-1] if sums else 0))
+                numbers.append(number)
+        return given
+
+    def _over(self, position: int) -> int:
+        """Return how many of the first stages are over at a position."""
+        return bisect_right(self._ended[0], position) - 1
+
+    def _given_by(self, source: int, over: int) -> int:
+        numbers, sums = self._given.get(source, ([], []))
+        place = bisect_right(numbers, over)
+        return sums[place - 1] if place else 0
+
+    def locate(self, position: int) -> tuple[int, int]:
+        """Return (source, index within the source) of the sample at ``position``, counted from 0."""
+        over = self._over(position)
+        left = position - self._ended[1][over]
+        source: int | None = None
+        others: list[tuple[Mixture, int]] = []
+        index = 0
+        for link in self.links[over:]:
+            before = link.count(left)
+            if source is None and link.count(left + 1) > before:
+                source, index = link.mixture.locate(before)
+            elif before:
+                others.append((link.mixture, before))
+            left -= before
+            if source is not None and left <= 0:
+                break
+        assert source is not None
+        return source, index + self._given_by(source, over) + sum(mixture.count(source, n) for mixture, n in others)
+
+    def counts(self, samples: int) -> tuple[int, ...]:
+        """Return how many of the first ``samples`` positions each source has."""
+        over = self._over(samples)
+        left = samples - self._ended[1][over]
+        totals = [0] * self.sources
+        for ended in self._ended[2][: over + 1]:
+            for source, count in ended.items():
+                totals[source] += count
+        for link in self.links[over:]:
+            own = link.count(left)
+            for source, count in link.mixture.counts(own) if own else ():
+                totals[source] += count
+            left -= own
+            if left <= 0:
+                break
+        return tuple(totals)
 
 
-def greatest_error(tree: Tree, off: Fraction = Fraction(0)) -> Fraction:
-    """Bound how far a source of a constant blend can be off its exact share, in samples.
+@dataclass(frozen=True)
+class AmendedSchedule(_Shares):
+    """One schedule up to a position, another from there on, whose sources go on where they were left.
 
-    Args:
-        tree: Of share splits.
-        off: What the tree's own number of positions can be off.
+    Attributes:
+        before: Up to the position.
+        begin: The position.
+        after: From there on, counted from 0.
+        first: For each source the index at which ``after`` goes on with it.
+        sources: Number of sources of both.
     """
-    if isinstance(tree, Leaf):
-        return off
-    share = tree.split.share if isinstance(tree.split, ShareSplit) else Fraction(1)
-    half = Fraction(1, 2)
-    return max(greatest_error(tree.first, half + share * off), greatest_error(tree.second, half + (1 - share) * off))
+
+    before: AnySchedule
+    begin: int
+    after: AnySchedule
+    first: tuple[int, ...]
+
+    @property
+    def sources(self) -> int:
+        """Number of sources of both; those that are new come last."""
+        return self.after.sources
+
+    def locate(self, position: int) -> tuple[int, int]:
+        """Return (source, index within the source) of the sample at ``position``."""
+        if position < self.begin:
+            return self.before.locate(position)
+        source, index = self.after.locate(position - self.begin)
+        return source, self.first[source] + index
+
+    def counts(self, samples: int) -> tuple[int, ...]:
+        """Return how many of the first ``samples`` positions each source has."""
+        earlier = self.before.counts(min(samples, self.begin))
+        later = self.after.counts(max(samples - self.begin, 0))
+        padded = (*earlier, *(0 for _ in range(len(later) - len(earlier))))
+        return tuple(one + other for one, other in zip(padded, later, strict=True))
 
 
-Weighted = tuple[Fraction, Tree]
+def position_after(count: Count, wanted: int) -> int:
+    """Return the first number of samples of which ``count`` leaves ``wanted``; it grows by 0 or 1 a sample."""
+    reach = max(wanted, 1)
+    while count(reach) < wanted:
+        reach *= 2
+    return bisect_left(range(reach + 1), wanted, key=count)
 
 
-def _join(one: Weighted, other: Weighted) -> Weighted:
-    total = one[0] + other[0]
-    return total, Node(ShareSplit(one[0] / total), one[1], other[1])
+class Count(Protocol):
+    """A number of samples -> how many of them there are of something."""
 
-
-def _balanced(members: Sequence[Weighted]) -> Weighted:
-    if len(members) == 1:
-        return members[0]
-    middle = len(members) // 2
-    return _join(_balanced(members[middle:]), _balanced(members[:middle]))
-
-
-def _huffman(members: Sequence[Weighted]) -> Weighted:
-    heap = [(weight, order, tree) for order, (weight, tree) in enumerate(members)]
-    heapq.heapify(heap)
-    for order in range(len(heap), 2 * len(heap) - 1):
-        light, heavy = heapq.heappop(heap), heapq.heappop(heap)
-        weight, tree = _join((heavy[0], heavy[2]), (light[0], light[2]))
-        heapq.heappush(heap, (weight, order, tree))
-    return heap[0][0], heap[0][2]
-
-
-def _leaf_counts(tree: Tree, samples: int) -> Iterator[tuple[int, int]]:
-    while isinstance(tree, Node):
-        count = tree.split.count(samples)
-        yield from _leaf_counts(tree.first, count)
-        tree, samples = tree.second, samples - count
-    yield tree.source, samples
+    def __call__(self, samples: int, /) -> int:
+        """Return it."""
 
 
 def _round_half_up(value: Fraction) -> int:

@@ -29,13 +29,12 @@ class Progress(Mapping[str, float]):
     def _compute(self, plan: Plan) -> dict[str, float]:
         begin, end = self._consumed_samples, self._consumed_samples + self._batch
         before, after = (plan.schedule.counts(samples) for samples in (begin, end))
-        entries = len(plan.curriculum.entries)
-        nca = sum(after[:entries])
+        nca, text = plan.nca_and_text(after)
         return {
             "nca/phase": sum(begin >= phase.end for phase in plan.phases),
-            "nca/share": (nca - sum(before[:entries])) / self._batch,
+            "nca/share": (nca - plan.nca_and_text(before)[0]) / self._batch,
             "nca/tokens": nca * plan.sequence_length,
-            "text/tokens": sum(after[entries:]) * plan.sequence_length,
+            "text/tokens": text * plan.sequence_length,
         }
 
     def __getitem__(self, name: str) -> float:

@@ -15,6 +15,7 @@ from typing import Any
 
 from megatron_nca.automaton.source import STREAM_VERSION
 from megatron_nca.data.curriculum import Plan
+from megatron_nca.data.data_path import Curriculum, Stage
 from megatron_nca.data.entry import NCAEntry
 from megatron_nca.data.run import Datasets
 from megatron_nca.errors import CurriculumError
@@ -24,6 +25,9 @@ RECORD = "nca_curriculum"
 
 VERSION = 2
 VERSIONS = (1, 2)
+
+TEXT_NUMBER = " text "
+"""Between a weight and the number of the text that it is of, where texts are sources of their own."""
 
 COMPARED = {
     "sequence_length": "sequence length",
@@ -88,10 +92,10 @@ class Record:
         return cls(
             sequence_length=plan.sequence_length,
             seed=datasets.seed,
-            phases=tuple(_describe(entry) for entry in curriculum.phases),
+            phases=tuple(_describe_stage(curriculum, stage) for stage in curriculum.timed),
             blended=tuple(f"{weight} {_describe(entry)}" for entry, weight in curriculum.blended),
             # Where the text lies may change between clusters; how much of it there is to choose from, and how often, may not.
-            text=tuple(f"{weight:g}" for weight in curriculum.text_weights or ()) or (str(len(curriculum.text)),),
+            text=_describe_text(curriculum),
             phase_ends=tuple(phase.end for phase in plan.phases),
             transition_done=transition_done,
             samples=plan.samples,
@@ -135,6 +139,11 @@ class Record:
     def ends_until(self, consumed: int) -> tuple[int, ...]:
         """Return the ends of the phases that have ended at a number of consumed samples."""
         return tuple(end for end in self.phase_ends if end <= consumed)
+
+    @property
+    def has_text_phases(self) -> bool:
+        """Whether texts are sources of their own, each of which goes on where it was left."""
+        return any(TEXT_NUMBER in part for part in (*self.phases, *self.text))
 
     def describe(self) -> str:
         """Return the curriculum in lines, one for the phases and one for what follows."""
@@ -216,6 +225,28 @@ def with_transition(record: Record, done: bool) -> Record:
 
 def _shown(value: Any) -> str:
     return str(list(value)) if isinstance(value, tuple) else str(value)
+
+
+def _describe_stage(curriculum: Curriculum, stage: Stage) -> str:
+    """Write everything that determines a stage's samples; its batch may be another at every start, as the run's may."""
+    if stage.is_pure_nca and len(stage.nca) == 1:
+        return _describe(replace(stage.nca[0][0], tokens=stage.tokens, ramp=stage.ramp, floor=stage.floor))
+    head = f"phase:tokens={stage.tokens},ramp={stage.ramp},floor={stage.floor}"
+    entries = [f"{weight} {_describe(entry)}" for entry, weight in stage.nca]
+    return " + ".join([head, *entries, *_describe_texts(curriculum, stage)])
+
+
+def _describe_text(curriculum: Curriculum) -> tuple[str, ...]:
+    """Write the final blend's text: its weights, and in phases which of the texts they are of."""
+    if not curriculum.text_is_one:
+        return _describe_texts(curriculum, curriculum.last)
+    return tuple(f"{weight:g}" for weight in curriculum.text_weights or ()) or (str(len(curriculum.text)),)
+
+
+def _describe_texts(curriculum: Curriculum, stage: Stage) -> tuple[str, ...]:
+    numbers = {prefix: number for number, prefix in enumerate(curriculum.prefixes, 1)}
+    texts = zip(stage.texts, stage.text_weights, strict=True)
+    return tuple(f"{float(weight):g}{TEXT_NUMBER}{numbers[prefix]}" for prefix, weight in texts)
 
 
 def _describe(entry: NCAEntry) -> str:

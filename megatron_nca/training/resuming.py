@@ -120,6 +120,11 @@ def _refuse_broken_override(found: Record, launch: Record, consumed: int, has_sw
             f"  checkpoint: {found.describe().strip()}\n  launch:     {launch.describe().strip()}\nGive phases that end before "
             "the checkpoint, or the checkpoint's own"
         )
+    if found.has_text_phases or launch.has_text_phases:
+        raise CurriculumError(
+            f"{stack.option('override_curriculum', True)}: with texts in phases samples would be read twice or left out; "
+            "resume with the checkpoint's own data path, or begin a new run with its weights"
+        )
     before, now = given_at(found, consumed), launch.given
     if before is None or now is None or launch.consumed != consumed:
         return

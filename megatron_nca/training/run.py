@@ -18,7 +18,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from megatron_nca.data.batches import BatchBoundaries
 from megatron_nca.data.curriculum import Plan, mentions_nca, read_blend
 from megatron_nca.data.run import DataFacts, Datasets
 from megatron_nca.errors import CurriculumError, NCAError
@@ -366,8 +365,8 @@ def _micro_batches(consumed_samples: int, batch: int) -> Any:
 
 def _iterations(plan: Plan, facts: RunFacts) -> str:
     """Say after which iterations the phases that have not ended will end, as the batches of this start go."""
-    boundaries = BatchBoundaries.from_megatron(facts.consumed_samples)
     ahead = [phase.end for phase in plan.phases if phase.end > facts.consumed_samples]
-    if not ahead or (boundaries.batch_size == 1 and len(boundaries.warmup) == 1):
+    if not ahead or not plan.batches.are_known:
         return ""
-    return "; phases end after iterations " + ", ".join(f"{facts.iteration + boundaries.batches_until(end):,}" for end in ahead)
+    ends = (f"{facts.iteration + plan.batches.batches_until(end):,}" for end in ahead)
+    return "; phases end after iterations " + ", ".join(ends)

@@ -52,7 +52,6 @@ class SourceLosses:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._entries = len(plan.curriculum.entries)
         self._sums: torch.Tensor | None = None
         self._watched_steps = 0
         self._step: MicroBatches | None = None
@@ -63,7 +62,7 @@ class SourceLosses:
         self._end_of_nca = bisect_left(positions, last, key=self._nca)
 
     def _nca(self, samples: int) -> int:
-        return sum(self._plan.schedule.counts(samples)[: self._entries])
+        return self._plan.nca_and_text(self._plan.schedule.counts(samples))[0]
 
     def covers(self, consumed_samples: int, batch: int) -> bool:
         """Tell whether a step of ``batch`` samples lies where NCA and text alternate: from the first text to the last NCA."""
@@ -111,7 +110,7 @@ class SourceLosses:
             return
         positions = self._step.positions(self._micro_batches_done)
         self._micro_batches_done += 1
-        is_nca = [self._plan.schedule.locate(position)[0] < self._entries for position in positions]
+        is_nca = [self._plan.sources[self._plan.schedule.locate(position)[0]].is_nca for position in positions]
         rows = mask.reshape(len(positions), -1).double()
         sums = torch.stack([(losses.detach().reshape(rows.shape).double() * rows).sum(dim=1), rows.sum(dim=1)])
         weights = torch.tensor([[float(nca), float(not nca)] for nca in is_nca], dtype=torch.float64)

@@ -37,6 +37,69 @@ def test_a_phases_weight_is_not_used():
     assert sources(made, 104, 200) == {1}
 
 
+def test_weights_are_read_where_a_word_of_ours_stands():
+    old = plan(["nca:tokens=12800", "/a", "/b"], [1.0, 0.7, 0.3]).curriculum.text_blend
+    assert plan(["nca:tokens=12800", "0.7", "/a", "0.3", "/b"]).curriculum.text_blend == old == (["/a", "/b"], [0.7, 0.3])
+    assert plan(["1", "nca:tokens=12800", "0.7", "/a", "0.3", "/b"]).curriculum.text_blend == old
+
+
+def test_an_entry_with_tokens_is_short_for_a_phase():
+    short, long = plan(["nca:tokens=12800,ramp=1280", "/a"]), plan(["phase:tokens=12800,ramp=1280", "nca:", "phase:", "/a"])
+    assert [short.schedule.locate(n) for n in range(300)] == [long.schedule.locate(n) for n in range(300)]
+    assert (short.switch, short.curriculum.text_blend) == (long.switch, long.curriculum.text_blend) == (104, (["/a"], None))
+
+
+def test_the_same_prefix_in_several_phases_is_one_source_read_on():
+    made = plan(
+        ["phase:tokens=12800", "0.75", "/a", "0.25", "/b", "phase:tokens=12800", "/b", "phase:", "0.5", "/a", "0.5", "/c"]
+    )
+    assert [source.name for source in made.sources] == ["/a", "/b", "/c"]
+    assert [(phase.begin, phase.end) for phase in made.phases] == [(0, 104), (104, 208)]
+    assert [made.schedule.counts(n) for n in (104, 208, 308)] == [(78, 26, 0), (78, 130, 0), (128, 130, 50)]
+    assert made.schedule.locate(104) == (1, 26), "it goes on where the first phase left it"
+    assert made.switch is None, "text is no NCA phase, so nothing is carried across"
+
+
+def test_one_final_blend_of_text_is_megatrons_however_it_is_written():
+    for words in (["nca:tokens=1M", "0.7", "/a", "0.3", "/b"], ["nca:tokens=1M", "phase:", "0.7", "/a", "0.3", "/b"]):
+        made = plan(words)
+        assert made.curriculum.text_is_one
+        assert (made.sources[1].prefixes, made.sources[1].weights) == (("/a", "/b"), (0.7, 0.3))
+
+
+def test_a_phase_of_text_fades_into_the_next():
+    made = plan(["phase:tokens=12800,ramp=12800", "0.5", "/a", "0.5", "/b", "phase:", "/c"])
+    assert made.schedule.counts(104) == (52, 52, 0)
+    assert made.schedule.counts(204) == (77, 77, 50)
+    assert made.schedule.counts(304) == (77, 77, 150)
+
+
+def test_a_phases_batch_is_its_own():
+    made = plan(["nca:tokens=12800,batch=3", "/a"])
+    assert made.phases[0].end == 102
+    assert [made.batches.size_at(position) for position in (0, 101, 102)] == [3, 3, 8]
+    assert (made.batches.batches_until(102), made.batches.position_after(36)) == (34, 118)
+    assert plan(["phase:tokens=1280", "/a", "phase:batch=5", "/b"]).batches.size_at(10**6) == 5
+
+
+def test_iterations_are_counted_in_the_batches_of_their_phases():
+    curriculum = read_blend((["nca:tokens=12800,batch=4", "/a"], None))
+    made = plan_training(curriculum, SEQUENCE, 1000 * 8, BatchBoundaries(8), iterations=1000)
+    assert made.samples == 100 + (1000 - 25) * 8
+
+
+def test_nca_behind_text_is_a_phase_like_others():
+    made = plan(["nca:tokens=12800", "phase:tokens=12800", "/a", "nca:tokens=12800,domain=code", "phase:", "/a"])
+    assert made.switch == 104
+    assert [source.name for source in made.sources] == ["nca:tokens=12800", "nca:tokens=12800,domain=code", "/a"]
+    assert made.schedule.locate(312) == (2, 104)
+
+
+def test_a_mixed_first_phase_has_no_switch():
+    assert plan(["phase:tokens=12800", "0.5", "nca:", "0.5", "/a", "phase:", "/a"]).switch is None
+    assert plan(["nca:tokens=12800", "nca:tokens=12800"], samples=200).switch is None
+
+
 def test_an_everlasting_blend_has_no_switch():
     made = plan(["nca:", "/a"], [0.1, 0.9])
     assert made.switch is None
@@ -110,8 +173,36 @@ def test_phases_end_on_batches_and_their_entry_has_what_it_asked_for(phases, wei
 WRONG = [
     (["nca:", "/a"], None, "needs weights"),
     (["nca:", "nca:domain=code"], None, "needs weights"),
-    (["nca:tokens=1M", "0.7", "/a", "0.3", "/b"], None, "Weights are read only if every dataset has one"),
-    (["1", "nca:"], None, "Weights are read only"),
+    (["nca:tokens=1M", "0.7", "/a", "/b"], None, "has no weight, others of its blend have one"),
+    (["nca:tokens=1M", "/a", "0.3"], None, "stands where a dataset is expected"),
+    (["nca:tokens=1M", "0.7", "0.3", "/a"], None, "follow each other"),
+    (["nca:tokens=1M", "nan", "/a"], None, "positive and finite"),
+    (["nca:tokens=1M", "-1", "/a"], None, "positive and finite"),
+    (["nca:tokens=1M", "/a", "/b"], [1.0, float("inf"), 1.0], "positive and finite"),
+    (["nca:batch=8"], None, "belongs to a phase"),
+    (["nca:tokens=1M,batch=0", "/a"], None, "at least 1"),
+    (["nca:tokens=1M,batch=2B", "/a"], None, "at most 1,000,000,000 sequences"),
+    (["phase:"], None, "holds no data"),
+    (["phase:tokens=1M", "phase:", "/a"], None, "holds no data"),
+    (["phase:", "/a", "phase:", "/b"], None, "is followed by another phase, so it needs an end"),
+    (["/a", "phase:", "/b"], None, "stands in no phase"),
+    (["nca:tokens=1M", "/a", "phase:", "/b"], None, "stands in no phase"),
+    (["phase:tokens=1M", "/a", "nca:tokens=1M", "/b"], None, "stands in no phase"),
+    (["phase:token=1M", "/a"], None, "is no key of a phase; the keys are tokens, ramp, floor, batch"),
+    (["phase:tokens=1M,tokens=2M", "/a"], None, "stands twice"),
+    (["phase:tokens=1.5", "/a"], None, "not a count"),
+    (["phase:tokens=0", "/a"], None, "at least 1"),
+    (["phase:ramp=1M", "/a", "/b"], None, "give tokens=... too"),
+    (["phase:floor=0.5", "/a"], None, "give tokens=... too"),
+    (["phase:tokens=1M,floor=2", "/a", "phase:", "/b"], None, "from 0 to 1"),
+    (["phase:tokens=1M,floor=1", "/a", "phase:", "/b"], None, "floor below 1"),
+    (["phase:tokens=1M,ramp=1K", "/a"], None, "need something that follows"),
+    (["phase:batch=x", "/a"], None, "not a count"),
+    (["phase:a", "/a"], None, "write phase:key=value"),
+    (["phase:tokens=1M", "/a", "/b", "phase:", "/a"], None, "mixes 2 texts .* needs weights"),
+    (["phase:tokens=1M", "nca:", "/a", "phase:", "/b"], None, "needs weights"),
+    (["phase:tokens=1M", "0.5", "/a", "/b", "phase:", "/b"], None, "has no weight"),
+    (["phase:tokens=12800", "/a"], None, "nothing follows this phase"),
     (["nca:", "/a"], [0.0, 1.0], "must be positive"),
     (["nca:tokens=1M,ramp=1M"], None, "need something that follows"),
     (["nca:tokens=1M,floor=0.1"], None, "need something that follows"),
@@ -127,12 +218,18 @@ def test_entries_that_do_not_go_together_are_refused(prefixes, weights, remedy):
     with pytest.raises((EntryError, CurriculumError), match=remedy) as raised:
         plan(prefixes, weights)
     assert any(prefix in str(raised.value) for prefix in prefixes)
+    assert "\n" not in str(raised.value)
 
 
-@given(st.lists(st.one_of(st.sampled_from(["nca:", "nca:tokens=1M", "/a", "0.5", "nca:x=1"]), st.text(max_size=6)), min_size=1))
+WORDS = ["nca:", "nca:tokens=1M", "/a", "/b", "0.5", "nca:x=1", "phase:", "phase:tokens=1M", "phase:tokens=1K,ramp=1K,batch=3"]
+
+
+@settings(max_examples=400)
+@given(st.lists(st.one_of(st.sampled_from(WORDS), st.text(max_size=6)), min_size=1))
 def test_any_data_path_is_planned_or_refused_with_our_error(prefixes):
     try:
         made = plan(prefixes)
     except NCAError:
         return
     assert sum(made.schedule.counts(1000)) == 1000
+    assert all(made.batches.round_up(phase.end) == phase.end for phase in made.phases)
