@@ -150,7 +150,9 @@ def _read(name: str, flag: str) -> str:
 def _blend(path: list[str] | None) -> Blend | None:
     from megatron.core.datasets.utils import get_blend_from_list
 
-    blend: Blend | None = get_blend_from_list(path) if path else None
+    from megatron_nca.data.hook import with_words
+
+    blend: Blend | None = with_words(get_blend_from_list)(path) if path else None
     return blend
 
 

@@ -17,7 +17,7 @@ from typing import TypeGuard
 
 from megatron_nca.data.domain import measured
 from megatron_nca.data.entry import NCAEntry, is_nca, parse_entry
-from megatron_nca.data.phase_word import PhaseWord, is_ours, is_phase_word, parse_phase_word
+from megatron_nca.data.phase_word import PhaseWord, is_number, is_ours, is_phase_word, parse_phase_word
 from megatron_nca.errors import CurriculumError, EntryError
 
 Blend = tuple[Sequence[str], Sequence[float] | None]
@@ -277,7 +277,7 @@ def _weighted(blend: Blend) -> Iterator[tuple[float | None, str]]:
         return
     waiting: str | None = None
     for word in words:
-        if not _is_number(word):
+        if not is_number(word):
             yield None if waiting is None else float(waiting), word
             waiting = None
         elif waiting is not None:
@@ -286,14 +286,6 @@ def _weighted(blend: Blend) -> Iterator[tuple[float | None, str]]:
             waiting = word
     if waiting is not None:
         raise CurriculumError(f"data path: {waiting!r} stands where a dataset is expected; write a dataset after its weight")
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _check_stages(curriculum: Curriculum) -> None:

@@ -1,4 +1,4 @@
-"""The seam: ``nca:`` entries are understood wherever Megatron-Core's BlendedMegatronDatasetBuilder builds."""
+"""The seams: ``nca:`` entries and phases are understood wherever Megatron-Core reads a data path and builds its datasets."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from megatron_nca.data.phase_word import is_number, is_ours
 from megatron_nca.data.run import Run
 from megatron_nca.errors import EnvironmentMismatchError
 
@@ -32,6 +33,22 @@ def with_curriculum(run: Run) -> Callable[[Any], Any]:
         return build_with_curriculum
 
     return wrap
+
+
+def with_words(get_blend_from_list: Any) -> Any:
+    """Return what leaves a data path alone where a word of ours stands among words without weights, for us to read.
+
+    Megatron reads weights where every second word is a number, and where some are it ends in an assertion.
+    """
+
+    def get_blend(blend: Any) -> Any:
+        words = [] if blend is None else [str(word).strip() for word in blend]
+        weighted = len(words) % 2 == 0 and all(is_number(word) for word in words[::2])
+        if weighted or not any(is_ours(word) for word in words):
+            return get_blend_from_list(blend)
+        return words, None
+
+    return get_blend
 
 
 def builder_class() -> Any:

@@ -49,6 +49,15 @@ def is_ours(word: str) -> bool:
     return is_nca(word) or is_phase_word(word)
 
 
+def is_number(word: str) -> bool:
+    """Tell whether a word of a data path is a weight."""
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
 def parse_phase_word(text: str) -> PhaseWord:
     """Read a ``phase:`` word.
 

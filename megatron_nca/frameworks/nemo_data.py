@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import megatron_nca
-from megatron_nca.data.entry import is_nca
+from megatron_nca.data.phase_word import is_ours
 from megatron_nca.errors import CurriculumError
 from megatron_nca.frameworks import seams
 from megatron_nca.stacks import NEMO
@@ -28,7 +28,7 @@ def register() -> CurriculumRun:
 def _let_entries_pass(validate: Any) -> Any:
     # It calls itself by its global name for every member of a list, so that replacing the name reaches each entry.
     def validate_paths(paths: Any) -> None:
-        if not (isinstance(paths, str) and is_nca(paths)):
+        if not (isinstance(paths, str) and is_ours(paths)):
             validate(paths)
 
     return validate_paths
@@ -62,4 +62,4 @@ def blends_of(data: Any) -> list[Any]:
 
 
 def _has_entries(data: Any) -> bool:
-    return any(is_nca(prefix) for blend in blends_of(data) if blend for prefix in blend[0])
+    return any(is_ours(prefix) for blend in blends_of(data) if blend for prefix in blend[0])

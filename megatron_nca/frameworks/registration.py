@@ -17,7 +17,8 @@ def register() -> CurriculumRun:
     """
     builder = hook.builder_class()
     run: CurriculumRun = owner_of(builder, "build") or CurriculumRun()
-    seams.install(CORE.name, {"BlendedMegatronDatasetBuilder.build": hook.with_curriculum(run)}, run)
+    core = {"BlendedMegatronDatasetBuilder.build": hook.with_curriculum(run), "get_blend_from_list": hook.with_words}
+    seams.install(CORE.name, core, run)
     if is_importable("megatron.training"):
         seams.install(megatron_lm.STACK.name, megatron_lm.wrappers(run), run)
     seams.install_on_import(bridge_launch.STACK.name, bridge_launch.wrappers(run), run)

@@ -39,7 +39,8 @@ class Seam:
     @property
     def package(self) -> str:
         """The part of the module's name that modules which import the symbol share."""
-        return ".".join(self.module.split(".")[:2])
+        # Megatron-Core's functions are imported by everything that is built on it.
+        return ".".join(self.module.split(".")[: 1 if self.stack == CORE.name else 2])
 
 
 _LM, _BRIDGE = "0.14 to 0.20", "0.3 to 0.6"
@@ -48,7 +49,8 @@ _NEMO_DATA = "nemo.collections.llm.gpt.data.pre_training"
 
 SEAMS: tuple[Seam, ...] = (
     Seam(CORE.name, "megatron.core.datasets.blended_megatron_dataset_builder", "BlendedMegatronDatasetBuilder.build", _LM,
-         "reads nca: entries, and tells the run of its plan"),
+         "reads nca: entries and phases, and tells the run of its plan"),
+    Seam(CORE.name, "megatron.core.datasets.utils", "get_blend_from_list", _LM, "leaves the words of such a data path to it"),
     Seam(MEGATRON_LM.name, "megatron.training.arguments", "add_megatron_arguments", _LM, "adds the --nca- options"),
     Seam(MEGATRON_LM.name, "megatron.training.arguments", "validate_args", _LM, "reads them, and refuses what cannot work"),
     Seam(MEGATRON_LM.name, "megatron.training.checkpointing", "check_checkpoint_args", _LM, "restores the record"),

@@ -149,6 +149,49 @@ def test_the_plan_is_known_on_ranks_that_read_no_data(build, text, monkeypatch):
     assert [plan.switch for plan in run.plans] == [20]
 
 
+def read_on(train, source, own):
+    """Every sample that a dataset reads from a source is the source's own, in order."""
+    places = [place for place, number in enumerate(sources(train)) if number == source]
+    return all(same(train[place], own[index]) for index, place in enumerate(places))
+
+
+def test_a_text_of_several_phases_is_one_dataset_read_on(build, text, other_text):
+    words = ["nca:tokens=2560", "phase:tokens=3840", "0.75", text, "0.25", other_text, "phase:", "0.5", text, "0.5", other_text]
+    train, valid, test = build(words)
+    assert train.plan.schedule.counts(100) == (20, 23 + 25, 7 + 25)
+    for source, prefix in ((1, text), (2, other_text)):
+        count = train.plan.schedule.counts(100)[source]
+        assert read_on(train, source, build([prefix], sizes=(count, 10, 10))[0])
+    alone = build(["0.5", text, "0.5", other_text])
+    for ours, baselines in ((valid, alone[1]), (test, alone[2])):
+        assert len(ours) == len(baselines)
+        assert all(same(ours[place], baselines[place]) for place in range(len(ours)))
+
+
+def test_phases_in_a_train_split_of_their_own(build, text, other_text):
+    train, valid, test = build(per_split=[["phase:tokens=2560", text, "phase:", other_text], [text], None])
+    alone = build(per_split=[[text], [text], None], sizes=(20, 10, 10))
+    assert read_on(train, 0, alone[0])
+    assert same(valid[0], alone[1][0])
+    assert test is None
+
+
+def test_weights_need_stand_only_where_they_mean_something(build, text, other_text):
+    """An even number of words, some numbers at even places: Megatron's own reading ends in an assertion."""
+    words = ["phase:tokens=1280", "0.5", text, "phase:", "0.5", text, "0.5", other_text]
+    assert build(words)[0].plan.schedule.counts(100) == (55, 45)
+    old, new = (
+        build(["1", "nca:tokens=2560", "0.7", text, "0.3", other_text]),
+        build(["nca:tokens=2560", "0.7", text, "0.3", other_text]),
+    )
+    assert all(same(old[0][place], new[0][place]) for place in range(100))
+
+
+def test_a_missing_text_of_a_later_phase_is_found_at_the_start(build, text):
+    with pytest.raises(CurriculumError, match="'missing' has no file"):
+        build(["phase:tokens=1M", text, "phase:", "missing"])
+
+
 def snapshot(folder):
     return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
