@@ -64,6 +64,10 @@ class Foreign(metaclass=_ForeignType):
     def __setitem__(self, key: Any, value: Any) -> None:
         self.pairs.append((key, value))
 
+    def __call__(self, *arguments: Any) -> Made:
+        """Stand for what a function that an object stands for would return, as a method of a class that is not imported."""
+        return Made(self, arguments)
+
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         made: tuple[Any, ...]
         if self.foreign_call:
@@ -71,6 +75,21 @@ class Foreign(metaclass=_ForeignType):
         else:
             made = (copyreg.__newobj__, (type(self), *self.foreign_arguments))  # type: ignore[attr-defined]
         return (*made, self.state, _iterator(self.items), _iterator(self.pairs))
+
+
+class Made:
+    """What a function would return that is itself a stand-in: a parameter that Transformer Engine keeps in FP8, for one.
+
+    Args:
+        function: The stand-in.
+        arguments: It was called with.
+    """
+
+    def __init__(self, function: Foreign, arguments: tuple[Any, ...]) -> None:
+        self.function, self.arguments = function, arguments
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return self.function, self.arguments
 
 
 def _iterator(values: list[Any]) -> Iterator[Any] | None:

@@ -126,6 +126,13 @@ class Renewal:
         if "mlp" in self.parts and any(".experts." in key for key in known):
             raise NCAError("reinit: mlp of a mixture of experts cannot be drawn anew; leave mlp out of the parts")
 
+    def covers(self, key: str) -> bool:
+        """Tell whether a parameter belongs to a part that becomes new."""
+        if _embedding_name(key, self.tied) is not None:
+            return "embeddings" in self.parts
+        found = LAYER.match(key)
+        return found is not None and weights.part_of(found[2]) in self.parts
+
     def embedding(self, key: str) -> NewWeight | None:
         """Return how to draw an embedding; None for any other parameter, and where embeddings are kept."""
         name = _embedding_name(key, self.tied) if "embeddings" in self.parts else None

@@ -145,6 +145,11 @@ class TorchCheckpoint:
                     written.scaling_states += rank.tensor == 0
             elif isinstance(value, torch.Tensor):
                 model[key] = self._renewed(key, value, rank, first_layer, renewal, written)
+            elif isinstance(value, (pickling.Foreign, pickling.Made)) and renewal.covers(key):
+                raise NCAError(
+                    f"{key}: is kept quantized, as --fp8-param-gather does, and cannot be drawn anew in the format torch; save "
+                    "the checkpoint with --ckpt-format torch_dist, which keeps plain weights, or leave its part out"
+                )
 
     def _renewed(
         self, key: str, value: torch.Tensor, rank: _Rank, first_layer: int, renewal: Renewal, written: Written

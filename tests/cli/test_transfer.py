@@ -380,6 +380,47 @@ def test_fp8_histories_forget_nca_and_scales_stay(load, transfer, foreign, kind,
     assert said["scaling_states"] == 1
 
 
+@pytest.fixture
+def quantized(foreign):
+    """A weight as Transformer Engine pickles one that it keeps in FP8: by a method of its class."""
+
+    class Float8Tensor:
+        def __init__(self, data=None):
+            self.data = data
+
+        @classmethod
+        def _make_in_reduce_ex(cls, data):
+            return cls(data)
+
+        def __reduce_ex__(self, protocol):
+            return type(self)._make_in_reduce_ex, (self.data,)
+
+    Float8Tensor.__module__, Float8Tensor.__qualname__ = "foreign_engine", "Float8Tensor"
+    foreign.Float8Tensor = Float8Tensor
+    return Float8Tensor(torch.arange(8, dtype=torch.uint8))
+
+
+QUANTIZED_KEY = "decoder.layers.0.mlp.linear_fc1.weight"
+
+
+def test_a_quantized_weight_that_is_kept_stays_as_it_is(load, transfer, foreign, quantized):
+    write_torch(load, {"mp_rank_00": {"model": {**trained(), QUANTIZED_KEY: quantized}}})
+    sys.modules.pop("foreign_engine")
+    start, _ = transfer()
+    sys.modules["foreign_engine"] = foreign
+    found = read_torch(start)["model"][QUANTIZED_KEY]
+    assert type(found) is foreign.Float8Tensor
+    assert torch.equal(found.data, quantized.data)
+
+
+def test_a_quantized_weight_that_should_be_drawn_anew_is_refused(load, fail, tmp_path, foreign, quantized):
+    write_torch(load, {"mp_rank_00": {"model": {**trained(), QUANTIZED_KEY: quantized}}})
+    sys.modules.pop("foreign_engine")
+    said = fail("transfer", "--load", load, "--save", tmp_path / "start", "--reinit", "embeddings,mlp")
+    assert f"{QUANTIZED_KEY}: is kept quantized" in said
+    assert "--ckpt-format torch_dist" in said
+
+
 def piece_of(start, key):
     storage = dcp.FileSystemReader(start / "release").read_metadata().storage_data
     info = next(info for index, info in storage.items() if index.fqn == key)
