@@ -165,6 +165,9 @@ def _read(log: str) -> dict[str, Any]:
         losses[iterations] = float(named["lm loss"])
         times[iterations] = float(named["elapsed time per iteration (ms)"])
         norms[iterations] = float(named["grad norm"]) if "grad norm" in named else None
+    # Megatron-LM since 0.16 logs a process's first iteration twice: alone, and in a mean with the second.
+    for step in sorted(losses)[1:2]:
+        del losses[step]
     switch = next((line.strip() for line in log.splitlines() if "switch to text after" in line), None)
     return {"losses": losses, "milliseconds": times, "gradient_norms": norms, "switch": switch}
 
