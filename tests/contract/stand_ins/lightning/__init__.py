@@ -1,0 +1,1 @@
+"""As much of Lightning as NeMo's adapter touches."""

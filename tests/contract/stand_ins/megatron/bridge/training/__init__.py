@@ -1,0 +1,1 @@
+"""As much of Megatron-Bridge as its adapter touches."""

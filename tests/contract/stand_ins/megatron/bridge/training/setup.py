@@ -1,0 +1,2 @@
+def setup(state, train_valid_test_datasets_provider):
+    pass

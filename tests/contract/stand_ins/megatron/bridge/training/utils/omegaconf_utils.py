@@ -1,0 +1,2 @@
+def parse_hydra_overrides(cfg, overrides):
+    return cfg, overrides

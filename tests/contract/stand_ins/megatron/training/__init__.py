@@ -1,0 +1,1 @@
+"""As much of Megatron-LM's training package as its adapter touches."""

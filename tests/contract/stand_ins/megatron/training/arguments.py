@@ -1,0 +1,6 @@
+def add_megatron_arguments(parser):
+    return parser
+
+
+def validate_args(args, defaults=None):
+    return args

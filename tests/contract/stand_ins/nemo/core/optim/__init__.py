@@ -1,0 +1,1 @@
+"""As much of NeMo as its adapter touches."""
