@@ -56,24 +56,26 @@ def owner_of(holder: Any, name: str) -> Any:
     return getattr(getattr(holder, name, None), MARK, None)
 
 
-def after_import(name: str, act: Action) -> None:
+def after_import(name: str, act: Action, key: object = None) -> None:
     """Call ``act`` with a module: at once if it has been imported, or else right after it is.
 
     Args:
         name: The module's full name.
         act: Takes the module; it must not import what may be importing that module.
+        key: What tells it from others; one that waits already under the same key is enough.
     """
     if name in sys.modules:
         act(sys.modules[name])
-    else:
-        sys.meta_path.insert(0, _Finder(name, act))
+    elif key is None or not any(isinstance(finder, _Finder) and finder.key == key for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder(name, act, key))
 
 
 class _Finder:
     """Finds one module as the others would, and adds the action to its loading."""
 
-    def __init__(self, name: str, act: Action) -> None:
+    def __init__(self, name: str, act: Action, key: object = None) -> None:
         self.name = name
+        self.key = key
         self.act = act
 
     def find_spec(

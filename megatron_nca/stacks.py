@@ -81,7 +81,7 @@ NEMO = Stack(
         "data_path": "paths",
         "loader": "dataloader_type='single'",
         "length": "trainer.max_steps",
-        "samples": "trainer.max_steps",
+        "samples": "num_train_samples",
         "batch": "global_batch_size",
         "eval_batches": "trainer.limit_val_batches",
         "decay": "trainer.max_steps",

@@ -110,7 +110,8 @@ class BatchBoundaries:
     def round_up(self, samples: int) -> int:
         """Return the first boundary at or after a number of consumed samples."""
         piece = self._piece_at(samples)
-        return piece.first + max(-(-(samples - piece.first) // piece.size), 0) * piece.size
+        # Before this start's first batch, as if batches had been of its size.
+        return piece.first + -(-(samples - piece.first) // piece.size) * piece.size
 
     def batches_until(self, samples: int) -> int:
         """Return how many batches, and so iterations, end at or before a number of consumed samples."""

@@ -92,8 +92,7 @@ class MegatronBridge:
 
         def parse_hydra_overrides(cfg: Any, overrides: Sequence[str]) -> Any:
             ours = [word for word in overrides if word.lstrip("+").startswith(STACK.prefix)]
-            if ours:
-                self._overrides = read_overrides(ours, STACK)
+            self._overrides = read_overrides(ours, STACK) if ours else None
             return original(cfg, [word for word in overrides if word not in ours])
 
         return parse_hydra_overrides

@@ -41,11 +41,12 @@ class NCACallback(lightning.Callback):
         self.options = options
         self.run = run
         self._data: Any = None
+        self._is_training = False
         self._loaded: Any = None
 
     def attach(self, data: Any) -> None:
         """Take the data module, before it builds its datasets."""
-        self._data = data
+        self._data, self._is_training = data, False
         self.run.attach(self)
         self.run.validate(self.options)
 
@@ -55,6 +56,9 @@ class NCACallback(lightning.Callback):
         batches = trainer.limit_val_batches
         return RunFacts(
             seed=data.seed,
+            consumed_samples=self._consumed(trainer) if self._is_training else 0,
+            iteration=trainer.global_step if self._is_training else 0,
+            train_iterations=trainer.max_steps,
             loader=getattr(data, "dataloader_type", None),
             blends=tuple(blends_of(data)),
             global_batch_size=data.data_sampler.global_batch_size,
@@ -77,6 +81,7 @@ class NCACallback(lightning.Callback):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Restore, and give the learning rate its two schedules."""
+        self._is_training = True
         if trainer.global_step > 0:
             self.run.restore(self._loaded, self._consumed(trainer))
         plan = self.run.plan

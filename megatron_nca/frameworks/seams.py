@@ -6,6 +6,7 @@ has no word of ours, each does what it always did. ``megatron-nca doctor`` print
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -97,7 +98,8 @@ def install(stack: str, wrappers: Wrappers, owner: Any = True) -> None:
 def install_on_import(stack: str, wrappers: Wrappers, owner: Any = True) -> None:
     """Replace the symbols of a stack as soon as its modules are imported, and import none of them."""
     for seam in _complete(stack, wrappers):
-        after_import(seam.module, lambda module, seam=seam: _patch(seam, module, wrappers[seam.symbol], owner))  # type: ignore[misc]
+        act = functools.partial(_patch, seam, wrapper=wrappers[seam.symbol], owner=owner)
+        after_import(seam.module, act, seam)
 
 
 def _complete(stack: str, wrappers: Wrappers) -> tuple[Seam, ...]:

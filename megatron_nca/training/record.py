@@ -92,7 +92,7 @@ class Record:
         return cls(
             sequence_length=plan.sequence_length,
             seed=datasets.seed,
-            phases=tuple(_describe_stage(curriculum, stage) for stage in curriculum.timed),
+            phases=describe_phases(curriculum),
             blended=tuple(f"{weight} {_describe(entry)}" for entry, weight in curriculum.blended),
             # Where the text lies may change between clusters; how much of it there is to choose from, and how often, may not.
             text=_describe_text(curriculum),
@@ -130,11 +130,6 @@ class Record:
             if item.name != "version":
                 values[item.name] = _read(state, item.name, needed=version >= 2 or item.name in _VERSION_1)
         return cls(**values)
-
-    @property
-    def ended(self) -> tuple[int, ...]:
-        """Ends of the phases that had ended when it was written; of all phases where it does not tell."""
-        return self.phase_ends if self.consumed is None else self.ends_until(self.consumed)
 
     def ends_until(self, consumed: int) -> tuple[int, ...]:
         """Return the ends of the phases that have ended at a number of consumed samples."""
@@ -183,6 +178,11 @@ def _kind(value: Any) -> str:
     return "nothing" if value is None else f"a {type(value).__name__}"
 
 
+def describe_phases(curriculum: Curriculum) -> tuple[str, ...]:
+    """Return each phase's entry, with everything that determines its samples."""
+    return tuple(_describe_stage(curriculum, stage) for stage in curriculum.timed)
+
+
 def differences(found: Record, launch: Record) -> list[str]:
     """Compare a checkpoint's record with a launch's.
 
@@ -216,11 +216,6 @@ def moved_end(found: Record, launch: Record, consumed: int) -> tuple[int, int] |
 def given_at(record: Record, consumed: int) -> tuple[int, ...] | None:
     """Return what each source had given, where the record tells it for this number of consumed samples."""
     return record.given if record.consumed == consumed else None
-
-
-def with_transition(record: Record, done: bool) -> Record:
-    """Return the record with another state of the transition."""
-    return replace(record, transition_done=done)
 
 
 def _shown(value: Any) -> str:

@@ -113,7 +113,8 @@ def count(model: Sequence[Any], parts: Sequence[str]) -> dict[str, int]:
     counts = torch.tensor([found.count(part) for part in parts], dtype=torch.int64)
     stages = _pipeline_group()
     if stages is not None and len(parts):
-        counts = counts.to(torch.device("cuda", torch.cuda.current_device()))
+        if torch.distributed.get_backend(stages) == "nccl":
+            counts = counts.cuda()
         torch.distributed.all_reduce(counts, group=stages)
     return dict(zip(parts, counts.tolist(), strict=True))
 

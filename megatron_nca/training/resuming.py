@@ -7,12 +7,14 @@ never, or the transition be lost.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from megatron_nca.data.curriculum import Blend, mentions_nca, read_blend
 from megatron_nca.errors import CurriculumError
 from megatron_nca.stacks import Stack
 from megatron_nca.training.options import Options
-from megatron_nca.training.record import Record, differences, given_at, moved_end
+from megatron_nca.training.record import Record, describe_phases, differences, given_at, moved_end
 from megatron_nca.training.transition import State
 
 BEFORE, AFTER = "before-switch", "after-switch"
@@ -34,6 +36,21 @@ class Checkpoint:
     def is_start(self) -> bool:
         """Whether it holds weights to start from and no step of a run."""
         return self.record is None and self.consumed == 0
+
+
+def common_phases(record: Record, blends: Sequence[Blend | None] | None) -> int:
+    """Count the first phases that a launch shares with a record; an override keeps their ends, and no others.
+
+    Args:
+        record: The checkpoint's.
+        blends: The launch's train, valid and test data, or None where they are not known yet.
+    """
+    blend = blends[0] if blends else None
+    if not mentions_nca(blend):
+        return 0
+    phases = describe_phases(read_blend(blend).measured())
+    same = [before == now for before, now in zip(record.phases, phases, strict=False)]
+    return same.index(False) if False in same else len(same)
 
 
 def state_of(checkpoint: Checkpoint, options: Options) -> State:

@@ -109,6 +109,8 @@ class CurriculumRun:
         """What the dataset builder is told."""
         facts, record = self.facts, self._checkpoint.record if self._checkpoint else None
         ended = record.ends_until(facts.consumed_samples) if record else ()
+        if record and self.options.override_curriculum:
+            ended = ended[: resuming.common_phases(record, facts.blends)]
         return DataFacts(facts.padded_vocab_size, facts.consumed_samples, ended)
 
     @property
@@ -183,7 +185,6 @@ class CurriculumRun:
         if plan is not None:
             facts = self.facts
             checks.check_loader(facts, self.stack)
-            checks.check_length(plan, facts, self.stack)
             self._adapter.report(f"megatron-nca: {plan.describe()}{_iterations(plan, facts)}")
             if advice := extra_state.advice(facts.args, extra_state.installed_version()):
                 self._adapter.report(f"megatron-nca: warning: {advice}")
@@ -210,6 +211,8 @@ class CurriculumRun:
             return
         launch = None if self.plan is None else self._record(self._checkpoint.consumed)
         lines = resuming.compare(self._checkpoint, launch, self._has_switch, self.options, self.stack)
+        if self.plan is not None:
+            checks.check_length(self.plan, self.facts, self.stack)
         for line in lines:
             self._adapter.report(f"megatron-nca: {line}")
 

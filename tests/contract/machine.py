@@ -106,6 +106,11 @@ class Writer:
         """Keep a value."""
         self.scalars.setdefault(name, {})[step] = value
 
+    def add_scalars(self, scalars: Mapping[str, float], step: int) -> None:
+        """Keep several."""
+        for name, value in scalars.items():
+            self.add_scalar(name, value, step)
+
 
 class Optimizer(SimpleNamespace):
     """As much of a Megatron optimizer as is looked at, around torch's Adam."""
@@ -140,9 +145,8 @@ class Machine:
 
     def states(self, scheduler: Any) -> dict[str, Any]:
         """Return what a checkpoint holds."""
-        return copy.deepcopy(
-            {"model": self.model.state_dict(), "optimizer": self.optimizer.optimizer.state_dict(), "scheduler": scheduler.state_dict()}
-        )
+        states = {"model": self.model, "optimizer": self.optimizer.optimizer, "scheduler": scheduler}
+        return copy.deepcopy({name: state.state_dict() for name, state in states.items()})
 
     def load(self, checkpoint: Checkpoint, scheduler: Any, with_optimizer: bool) -> None:
         """Take what a checkpoint holds, perhaps without optimizer and scheduler."""

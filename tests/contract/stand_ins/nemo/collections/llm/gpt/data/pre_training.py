@@ -24,8 +24,17 @@ def validate_dataset_asset_accessibility(paths):
 
 class PreTrainingDataModule:
     def __init__(
-        self, paths, seq_length=64, tokenizer=None, micro_batch_size=4, global_batch_size=8, rampup_batch_size=None,
-        seed=1234, split="90,5,5", index_mapping_dir=None, dataloader_type="single",
+        self,
+        paths,
+        seq_length=64,
+        tokenizer=None,
+        micro_batch_size=4,
+        global_batch_size=8,
+        rampup_batch_size=None,
+        seed=1234,
+        split="90,5,5",
+        index_mapping_dir=None,
+        dataloader_type="single",
     ):
         validate_dataset_asset_accessibility(paths)
         if isinstance(paths, dict):
@@ -37,8 +46,11 @@ class PreTrainingDataModule:
         self.seq_length, self.tokenizer, self.seed = seq_length, tokenizer, seed
         self.index_mapping_dir, self.dataloader_type = index_mapping_dir, dataloader_type
         self.data_sampler = SimpleNamespace(
-            global_batch_size=global_batch_size, micro_batch_size=micro_batch_size, rampup_batch_size=rampup_batch_size,
-            init_global_step=0, init_consumed_samples=0,
+            global_batch_size=global_batch_size,
+            micro_batch_size=micro_batch_size,
+            rampup_batch_size=rampup_batch_size,
+            init_global_step=0,
+            init_consumed_samples=0,
             setup=lambda rank: calculator.init_num_microbatches_calculator(rank, None, global_batch_size, micro_batch_size, 1),
         )
         self.data_sampler.compute_consumed_samples = lambda steps: (
@@ -47,8 +59,14 @@ class PreTrainingDataModule:
 
     def build(self, train_samples):
         config = GPTDatasetConfig(
-            random_seed=self.seed, sequence_length=self.seq_length, tokenizer=self.tokenizer, reset_position_ids=False,
-            reset_attention_mask=False, eod_mask_loss=False, path_to_cache=self.index_mapping_dir, **self.build_kwargs,
+            random_seed=self.seed,
+            sequence_length=self.seq_length,
+            tokenizer=self.tokenizer,
+            reset_position_ids=False,
+            reset_attention_mask=False,
+            eod_mask_loss=False,
+            path_to_cache=self.index_mapping_dir,
+            **self.build_kwargs,
         )
         sizes = [train_samples, 8, 8]
         self._train_ds, _, _ = BlendedMegatronDatasetBuilder(GPTDataset, sizes, lambda: True, config).build()

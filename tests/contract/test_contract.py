@@ -1,0 +1,428 @@
+"""What every stack does alike: one list of scenarios, each driven through the stack's own moments in its own order."""
+
+import copy
+import json
+from dataclasses import replace
+
+import pytest
+
+import megatron_nca
+from megatron_nca.errors import CurriculumError, NCAError
+from megatron_nca.training.nca_validation import Result
+from megatron_nca.training.run import OwnLoop
+from tests.conftest import Tokenizer, write_text
+from tests.contract.machine import BATCH, ENTRY, STEPS, SWITCH_STEP, Launch
+
+SWITCH = SWITCH_STEP * BATCH
+SAVED = (5, SWITCH_STEP, 15)
+PLACES = {"before": 5, "at": SWITCH_STEP, "behind": 15}
+
+
+@pytest.fixture
+def launch(text):
+    return Launch((ENTRY, text))
+
+
+@pytest.fixture(scope="module")
+def whole(stack, text):
+    """The run that nothing interrupts, with a checkpoint before, at and behind the switch."""
+    outcome = stack.launch(Launch((ENTRY, text)), save_at=SAVED)
+    assert outcome.error is None
+    return outcome
+
+
+def record_of(stack, checkpoint):
+    """The record in a checkpoint, as a dict to look at and to spoil; the second value writes it back."""
+    own = checkpoint.stacks_own
+    name = stack.stack.name
+    if name == "Megatron-LM":
+        return own.nca_curriculum, lambda state: setattr(own, "nca_curriculum", state)
+    if name == "Megatron-Bridge":
+        import torch
+
+        def write(state):
+            own["nca_curriculum"] = torch.frombuffer(bytearray(json.dumps(state).encode()), dtype=torch.uint8)
+
+        return json.loads(bytes(own["nca_curriculum"].tolist())), write
+    if name == "NeMo":
+        return own["record"], lambda state: own.__setitem__("record", state)
+
+    def replace_own(state):
+        checkpoint.stacks_own = state
+
+    return own, replace_own
+
+
+def without_record(stack, checkpoint):
+    """The checkpoint of a run without megatron-nca."""
+    plain = copy.deepcopy(checkpoint)
+    name = stack.stack.name
+    if name == "Megatron-LM":
+        del plain.stacks_own.nca_curriculum
+    elif name == "Megatron-Bridge":
+        del plain.stacks_own["nca_curriculum"]
+    else:
+        plain.stacks_own = {} if name == "NeMo" else None
+    return plain
+
+
+# A run that nothing interrupts.
+
+
+def test_the_plan_is_printed_once_with_the_iterations_at_which_phases_end(whole):
+    [line] = [line for line in whole.lines if line.startswith(f"megatron-nca: {ENTRY} for 5,120 tokens (samples 0 to 80)")]
+    assert line.endswith("; phases end after iterations 10")
+
+
+def test_the_switch_comes_once_before_the_first_step_of_text(whole):
+    assert whole.crossed == [SWITCH]
+    assert sum("switch to text after 80 samples (5,120 tokens)" in line for line in whole.lines) == 1
+
+
+def test_the_learning_rate_warms_up_anew_for_the_text(whole):
+    rates = [whole.rates[BATCH * step] for step in range(STEPS)]
+    assert rates[SWITCH_STEP - 1] < rates[SWITCH_STEP - 3]
+    assert rates[SWITCH_STEP] < rates[SWITCH_STEP + 2]
+
+
+def test_scalars_tell_phase_share_and_tokens_of_every_step(whole):
+    assert [whole.scalars["nca/share"][step] for step in (1, SWITCH_STEP, SWITCH_STEP + 1)] == [1, 1, 0]
+    assert [whole.scalars["nca/phase"][step] for step in (1, SWITCH_STEP, SWITCH_STEP + 1)] == [0, 0, 1]
+    assert whole.scalars["nca/tokens"][STEPS] == 5120
+    assert whole.scalars["text/tokens"][STEPS] == (STEPS - SWITCH_STEP) * BATCH * 64
+
+
+def test_the_text_of_a_run_without_an_entry_is_untouched(stack, text):
+    plain = stack.launch(Launch((text,)))
+    assert plain.error is None
+    assert not [line for line in plain.lines if "megatron-nca" in line]
+    assert plain.crossed == []
+    assert not plain.scalars
+
+
+# Resuming.
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(stack, whole, launch, place):
+    at = PLACES[place]
+    resumed = stack.launch(launch, checkpoint=whole.checkpoints[at])
+    assert resumed.error is None
+    assert resumed.samples == {position: sample for position, sample in whole.samples.items() if position >= at * BATCH}
+    assert resumed.rates == {position: rate for position, rate in whole.rates.items() if position >= at * BATCH}
+    assert resumed.crossed == ([SWITCH] if at <= SWITCH_STEP else [])
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_the_rate_is_the_same_where_no_optimizer_or_scheduler_state_was_loaded(stack, whole, launch, place):
+    at = PLACES[place]
+    resumed = stack.launch(launch, checkpoint=whole.checkpoints[at], load_optimizer=False)
+    assert resumed.error is None
+    assert resumed.rates == {position: rate for position, rate in whole.rates.items() if position >= at * BATCH}
+
+
+def test_another_rate_of_the_run_leaves_the_phases_their_own(stack, text):
+    own = Launch((ENTRY, text), options={"lr": 2.05e-5})
+    whole = stack.launch(own, save_at=(5,))
+    resumed = stack.launch(replace(own, lr=7e-3), checkpoint=whole.checkpoints[5], until=SWITCH_STEP)
+    assert resumed.rates == {position: rate for position, rate in whole.rates.items() if 5 * BATCH <= position < SWITCH}
+
+
+def test_the_record_tells_what_each_source_has_given(stack, whole):
+    given = [record_of(stack, whole.checkpoints[at])[0]["given"] for at in SAVED]
+    assert given == [[40, 0], [80, 0], [80, 40]]
+
+
+@pytest.mark.parametrize("at", SAVED)
+def test_a_record_of_version_1_is_read(stack, whole, launch, at):
+    old = copy.deepcopy(whole.checkpoints[at])
+    record, write = record_of(stack, old)
+    kept = ("sequence_length", "seed", "phases", "blended", "text", "phase_ends", "transition_done")
+    write({"version": 1, **{name: record[name] for name in kept}})
+    resumed = stack.launch(launch, checkpoint=old)
+    assert resumed.error is None
+    assert resumed.crossed == ([SWITCH] if at <= SWITCH_STEP else [])
+
+
+def test_a_run_that_ends_later_is_told_that_its_text_comes_in_another_order(stack, whole, launch):
+    resumed = stack.launch(replace(launch, steps=STEPS + 6), checkpoint=whole.checkpoints[15], until=16)
+    assert resumed.error is None
+    assert resumed.says("was planned for 192 samples and this launch for 240")
+
+
+def spoil(name, value):
+    def spoiled(record):
+        return {**record, name: value}
+
+    return spoiled
+
+
+def without(name):
+    def spoiled(record):
+        return {key: value for key, value in record.items() if key != name}
+
+    return spoiled
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "words"),
+    [
+        (spoil("version", 99), "has version 99; this megatron-nca reads versions 1 to"),
+        (without("phases"), "is damaged: it has no 'phases'"),
+        (spoil("phase_ends", "80"), "is damaged: 'phase_ends' is '80'"),
+        (lambda record: ["nca"], "is damaged: it is a list, not a mapping"),
+    ],
+)
+@pytest.mark.parametrize("at", [5, 15])
+def test_a_record_that_cannot_be_read_is_refused(stack, whole, launch, spoiled, words, at):
+    damaged = copy.deepcopy(whole.checkpoints[at])
+    record, write = record_of(stack, damaged)
+    write(spoiled(record))
+    refused = stack.launch(launch, checkpoint=damaged)
+    assert isinstance(refused.error, CurriculumError)
+    assert words in str(refused.error)
+    assert not refused.samples
+
+
+# Another launch than the checkpoint's.
+
+
+def another(launch, other_text, text_elsewhere):
+    entry, text = launch.path
+    return {
+        "another phase": (replace(launch, path=(entry.replace("5000", "9000"), text)), "phases"),
+        "another process": (replace(launch, path=(entry.replace("colors=3", "colors=4"), text)), "phases"),
+        "another text": (replace(launch, path=(entry, other_text)), "texts"),
+        "a second text": (replace(launch, path=(entry, text, other_text)), "weights of the text"),
+        "another data seed": (replace(launch, seed=4321), "seed of the data"),
+        "another tokenizer": (replace(launch, tokenizer=Tokenizer(vocab_size=200, eod=7)), "NCA tokens"),
+        "another end of document": (replace(launch, tokenizer=Tokenizer(eod=8)), "NCA tokens"),
+    }
+
+
+KINDS = list(another(Launch(("nca:tokens=5000", "a")), "b", "c"))
+
+
+@pytest.mark.parametrize("at", [5, 15])
+@pytest.mark.parametrize("kind", KINDS)
+def test_another_curriculum_is_refused_with_both_sides_in_the_stacks_words(stack, whole, launch, other_text, kind, at):
+    other, words = another(launch, other_text, None)[kind]
+    refused = stack.launch(other, checkpoint=whole.checkpoints[at])
+    assert isinstance(refused.error, CurriculumError), refused.error
+    message = str(refused.error)
+    assert f"{words}:\n    checkpoint: " in message
+    assert "\n    launch:     " in message
+    assert stack.stack.option("override_curriculum", True) in message
+    assert not refused.samples
+
+
+def test_a_text_that_moved_is_the_same_text(stack, whole, launch, text, tmp_path):
+    import shutil
+
+    for ending in (".bin", ".idx"):
+        shutil.copy(f"{text}{ending}", tmp_path / f"moved{ending}")
+    resumed = stack.launch(replace(launch, path=(ENTRY, str(tmp_path / "moved"))), checkpoint=whole.checkpoints[15], until=17)
+    assert resumed.error is None
+    assert resumed.samples[15 * BATCH] == whole.samples[15 * BATCH]
+
+
+def test_another_text_under_the_same_name_is_refused(stack, tmp_path):
+    prefix = write_text(tmp_path / "text", 300)
+    launch = Launch((ENTRY, prefix))
+    whole = stack.launch(launch, until=12, save_at=(12,))
+    write_text(tmp_path / "text", 310, seed=3)
+    refused = stack.launch(launch, checkpoint=whole.checkpoints[12])
+    assert "texts:\n    checkpoint: ('300 sequences" in str(refused.error).replace("[", "(")
+
+
+@pytest.mark.parametrize("at", [5, 15])
+def test_an_entry_that_was_forgotten_is_missed(stack, whole, text, at):
+    refused = stack.launch(Launch((text,)), checkpoint=whole.checkpoints[at])
+    assert isinstance(refused.error, CurriculumError)
+    assert "this launch has no nca: entry in its training data" in str(refused.error)
+    assert stack.stack.option("override_curriculum", True) in str(refused.error)
+    assert not refused.samples
+
+
+def test_an_entry_that_is_left_in_validation_alone_is_missed(stack, whole, text):
+    refused = stack.launch(Launch((text,), valid=("nca:grid=4,colors=3,gzip=none",)), checkpoint=whole.checkpoints[15])
+    assert "this launch has no nca: entry in its training data" in str(refused.error)
+
+
+def test_a_checkpoint_without_a_record_must_be_placed(stack, whole, launch):
+    plain = without_record(stack, whole.checkpoints[15])
+    refused = stack.launch(launch, checkpoint=plain)
+    assert "at 120 samples, was written without nca: entries" in str(refused.error)
+    for where in ("before-switch", "after-switch"):
+        assert stack.stack.option("resume_as", where) in str(refused.error)
+    placed = {
+        where: stack.launch(replace(launch, options={"resume_as": where}), checkpoint=plain)
+        for where in ("before-switch", "after-switch")
+    }
+    assert placed["before-switch"].crossed == [15 * BATCH]
+    assert placed["after-switch"].crossed == []
+    assert placed["before-switch"].rates == placed["after-switch"].rates
+
+
+OVERRIDE = {"override_curriculum": True}
+PROCESS = "nca:tokens={},grid=4,colors=3,gzip=none,trajectory=64"
+
+
+def test_an_override_in_a_phase_goes_on_with_the_launchs_curriculum(stack, whole, text):
+    longer = Launch((ENTRY.replace("5000", "6000"), text), options=OVERRIDE)
+    resumed = stack.launch(longer, checkpoint=whole.checkpoints[5])
+    assert resumed.error is None
+    assert resumed.crossed == [12 * BATCH]
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ((PROCESS.format(8192),), "lies behind its switch to text"),
+        (
+            (PROCESS.format(7000),),
+            "would go on at sample 8, so samples would be read twice",
+        ),
+        (
+            (PROCESS.format(2500),),
+            "would go on at sample 80, so samples would be left out",
+        ),
+        ((ENTRY, "nca:tokens=5000,domain=code,grid=4,gzip=none"), "lies behind its switch to text"),
+    ],
+)
+def test_an_override_behind_the_switch_may_not_repeat_or_lose_samples(stack, whole, text, path, words):
+    refused = stack.launch(Launch((*path, text), options=OVERRIDE), checkpoint=whole.checkpoints[15])
+    assert isinstance(refused.error, CurriculumError), refused.error
+    assert words in str(refused.error)
+    assert not refused.samples
+
+
+# Batches and lengths.
+
+
+def test_smaller_batches_under_a_length_in_steps_are_refused_at_the_start(framework, whole, launch):
+    refused = framework.launch(replace(launch, batch=4), checkpoint=whole.checkpoints[15])
+    if framework.reads_checkpoint_first:
+        assert "give" in str(refused.error)
+        assert "156 in place of a number of steps" in str(refused.error)
+    else:
+        assert "give num_train_samples 156 in place" in str(refused.error)
+    assert not refused.samples
+
+
+def test_a_phase_that_has_ended_keeps_its_end_under_other_batches(framework, whole, launch):
+    larger = replace(launch, batch=24, steps=STEPS // 3, in_samples=False)
+    resumed = framework.launch(larger, checkpoint=whole.checkpoints[15], until=16)
+    if framework.reads_checkpoint_first:
+        assert resumed.error is None
+        assert resumed.samples[15 * BATCH] == whole.samples[15 * BATCH]
+        assert not any("phases end after" in line for line in resumed.lines)
+    else:
+        assert "checkpoint: after 80 samples\n  launch:     after 96 samples" in str(resumed.error)
+
+
+def test_a_phase_ahead_ends_on_the_new_batches_and_says_after_which_iteration(framework, whole, launch):
+    resumed = framework.launch(replace(launch, batch=16, steps=12), checkpoint=whole.checkpoints[5], until=7)
+    assert resumed.error is None
+    # 40 samples so far; Megatron-LM and Bridge count batches of 16 from there, NeMo from the start.
+    counted = {True: "(samples 0 to 88)", False: "(samples 0 to 80)"}[framework.reads_checkpoint_first]
+    assert resumed.says(counted)
+    assert resumed.says(f"; phases end after iterations {8 if framework.reads_checkpoint_first else 5}")
+
+
+# Loops and loaders.
+
+
+@pytest.mark.parametrize("loader", ["cyclic", "external"])
+def test_a_loader_that_does_not_read_in_order_is_refused_in_the_stacks_words(framework, launch, loader):
+    refused = framework.launch(replace(launch, loader=loader))
+    assert isinstance(refused.error, CurriculumError)
+    assert framework.stack.word("loader") in str(refused.error)
+    assert repr(loader) in str(refused.error)
+
+
+def test_steps_that_are_skipped_over_the_switch_do_not_lose_it(stack, launch):
+    if stack.stack.name == "NeMo":
+        pytest.skip("Lightning skips no steps")
+    skipped = stack.launch(launch, skip=range(1, SWITCH_STEP + 3))
+    assert skipped.error is None
+    assert skipped.says("switch to text after 96 samples")
+    whole = stack.launch(launch)
+    # From the step on that follows the skipped ones.
+    assert [skipped.rates[96 + BATCH * n] for n in range(8)] == [whole.rates[96 + BATCH * n] for n in range(8)]
+
+
+def test_losses_of_nca_and_text_are_reported_apart_where_a_step_mixes_them(framework, text):
+    fading = Launch((ENTRY.replace("5000", "2048") + ",ramp=2048", text))
+    outcome = framework.launch(fading)
+    assert outcome.error is None
+    assert sorted(outcome.scalars["nca/loss"]) == sorted(outcome.scalars["text/loss"]) == [5, 6, 7, 8]
+    assert all(value < 100 for value in outcome.scalars["nca/loss"].values()), "NCA's ids are the lowest"
+    assert all(value > 3000 for value in outcome.scalars["text/loss"].values())
+
+
+def test_validation_on_nca_stands_beside_every_validation_of_text(framework, launch, monkeypatch):
+    from megatron_nca.training import nca_validation
+
+    asked = []
+
+    def validate(plan, model, batches, config, padded_vocab_size):
+        asked.append(batches)
+        return [Result(entry.text, 1.5, 0.5, (0.5,)) for entry in plan.curriculum.entries]
+
+    monkeypatch.setattr(nca_validation, "validate", validate)
+    outcome = framework.launch(replace(launch, options={"valid": 3}), until=2)
+    assert outcome.error is None
+    assert sorted(outcome.scalars["nca/valid-loss"]) == [1, 2]
+    assert outcome.says("validation at iteration 2 | NCA of held-out rules")
+    assert {(batches.number, batches.global_size, batches.micro_size) for batches in asked} == {(3, 8, 4)}
+    assert not framework.launch(launch, until=1).says("held-out rules")
+
+
+def test_an_option_without_an_entry_is_refused(framework, text):
+    refused = framework.launch(Launch((text,), options={"lr": 1e-4}))
+    assert f"{framework.stack.option('lr')} is given, but no data path has an nca: entry" in str(refused.error)
+
+
+@pytest.mark.parametrize(("name", "value"), [("lr", "nan"), ("reinit", "heads"), ("optimizer", "new"), ("resume_as", "never")])
+def test_a_wrong_option_is_refused_in_the_stacks_spelling(stack, launch, name, value):
+    refused = stack.launch(replace(launch, options={name: value}))
+    assert isinstance(refused.error, NCAError)
+    assert str(refused.error).startswith(f"{stack.stack.option(name, value)}: ")
+
+
+def test_a_schedule_too_short_names_the_stacks_own_settings(stack, launch):
+    refused = stack.launch(replace(launch, steps=SWITCH_STEP + 1))
+    assert isinstance(refused.error, NCAError)
+    assert "too few for the warm-up" in str(refused.error)
+    assert stack.stack.word("decay") in str(refused.error)
+    assert stack.stack.option("lr_at_switch", "continue") in str(refused.error)
+    assert stack.launch(replace(launch, steps=SWITCH_STEP + 1, options={"lr_at_switch": "continue"})).error is None
+
+
+def test_a_registration_again_changes_nothing(stack, launch):
+    run = megatron_nca.register()
+    stack.launch(launch, until=2)
+    assert megatron_nca.register() is run
+    assert run.plan is not None
+
+
+# What only one of them can meet.
+
+
+def test_a_loop_of_ones_own_that_goes_on_without_restoring_is_refused(one_rank, build, text):
+    run = megatron_nca.register()
+    run.attach(OwnLoop())
+    build(["nca:tokens=2560", text])
+    with pytest.raises(CurriculumError, match=r"first step is at 30 consumed samples.*run\.restore\(record, consumed\)"):
+        run.before_step(30, [], None)
+
+
+def test_arguments_that_never_came_by_are_missed_at_the_first_step(one_rank, build, text, tmp_path):
+    from tests.contract.drivers import MegatronLM
+
+    megatron_lm = MegatronLM(tmp_path)
+    megatron_nca.register().attach(OwnLoop())
+    build(["nca:tokens=2560", text])
+    with pytest.raises(NCAError, match=r"Megatron-LM: the launch's arguments did not come by, as with --yaml-cfg"):
+        megatron_lm.module["training"].train_step(None, None, [], None, None, None)
