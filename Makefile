@@ -38,7 +38,7 @@ demo: $(READY)
 	$(BIN)/python -m examples.quickstart
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TEST_FLAGS)
 
 # $(call environment,PYTHON,REQUIREMENTS): makes the environment whose stamp is the target.
 define environment

@@ -18,6 +18,7 @@ TEST = [
     *DEMO,
     *MEGATRON_LM,
     "pytest>=8",
+    "pytest-cov>=5",
     "pytest-timeout>=2.3",
     "hypothesis>=6.100",
     "scipy>=1.11",

@@ -1,10 +1,13 @@
 """What several test folders share: a tokenizer, a text and Megatron's builder over them."""
 
 import os
+import re
 
 import numpy as np
 import pytest
 from hypothesis import settings
+
+from tests.allowed_skips import ALLOWED
 
 # One thread a process: tests start several, and the machine may have two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -14,6 +17,31 @@ os.environ.setdefault("MEGATRON_NCA_END_WITH_PARENT", "1")
 # Machines are shared: how long an example takes says nothing about the code.
 settings.register_profile("shared-machine", deadline=None)
 settings.load_profile("shared-machine")
+
+
+LEFT_OUT: list[str] = []
+"""Why tests were skipped in this session."""
+
+
+def _keep_reason(report):
+    if report.skipped and isinstance(report.longrepr, tuple):
+        LEFT_OUT.append(str(report.longrepr[2]))
+
+
+def pytest_runtest_logreport(report):
+    _keep_reason(report)
+
+
+def pytest_collectreport(report):
+    _keep_reason(report)
+
+
+def pytest_sessionfinish(session):
+    """In CI, fail a run that leaves a test out for a reason that nobody has allowed."""
+    unknown = sorted({reason for reason in LEFT_OUT if not any(re.search(allowed, reason) for allowed in ALLOWED)})
+    if unknown and os.environ.get("CI") == "true":
+        print("\nskipped for reasons that tests/allowed_skips.py does not have:", *unknown, sep="\n  ")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 class Tokenizer:

@@ -1,0 +1,18 @@
+"""Why a test may be left out in CI: each reason, and where it is run instead. A skip for any other reason fails the run there.
+
+A reason is a regular expression over what pytest prints for a skipped test.
+"""
+
+ALLOWED = {
+    r"MEGATRON_LM names no checkout of Megatron-LM|needs a checkout of Megatron-LM: set MEGATRON_LM":
+        "Megatron-LM is on no package index; MEGATRON_LM=... make test",
+    r"needs NeMo 2\.7; make test-nemo brings it": "NeMo wants another Megatron-Core; make test-nemo",
+    r"needs Megatron-Bridge; make test-bridge brings it": "Bridge wants packages of its own; make test-bridge, test-bridge-0.6",
+    r"a SLURM cluster needs": "a cluster needs root and SLURM's packages; make test-slurm",
+    r"compiled alone, since \w+ is not installed here": "a block of the docs for NeMo or Bridge; make test-nemo, test-bridge",
+    r"not a moment of a loop of one's own": "the scenario is of a framework's moment, and runs on those",
+    r"Lightning skips no steps": "the scenario is of --iterations-to-skip",
+    r"needs Chromium": "the browser cannot be had on some machines; .ci/run installs it where it can",
+    r"Transformer Engine's Python is not installed; make test-te brings it": "it wants packages of its own; make test-te",
+    r"Megatron-Core's fused MLP makes its operations at the first step": "there is nothing to look at before it",
+}  # fmt: skip
