@@ -70,6 +70,7 @@ test-te: $(TE_VENV)/.ready
 
 test-nemo: .venv-nemo/.ready
 	.venv-nemo/bin/python -m pytest tests/nemo
+	.venv-nemo/bin/python -m pytest tests/contract -k NeMo
 
 # Transformer Engine, which megatron-bridge requires, is built for a GPU; without it Bridge is put together from its other parts.
 .venv-bridge/.ready: setup.py tests/bridge/requirements.txt
@@ -79,6 +80,7 @@ test-nemo: .venv-nemo/.ready
 
 test-bridge: .venv-bridge/.ready
 	.venv-bridge/bin/python -m pytest tests/bridge
+	.venv-bridge/bin/python -m pytest tests/contract -k Bridge
 
 .venv-bridge-0.6/.ready: setup.py tests/bridge/requirements-0.6.txt
 	$(call environment,$(PYTHON312),-e . -r tests/bridge/requirements-0.6.txt)
@@ -87,6 +89,7 @@ test-bridge: .venv-bridge/.ready
 
 test-bridge-0.6: .venv-bridge-0.6/.ready
 	.venv-bridge-0.6/bin/python -m pytest tests/bridge
+	.venv-bridge-0.6/bin/python -m pytest tests/contract -k Bridge
 
 test-slurm: $(READY)
 	$(BIN)/python -m pytest tests/slurm

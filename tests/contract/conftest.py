@@ -1,6 +1,15 @@
 """The stacks over which every scenario runs."""
 
+import importlib.util
+
 import pytest
+
+if importlib.util.find_spec("megatron.bridge") is not None:
+    # The real Bridge, and what it looks for when it is imported.
+    from tests.bridge import te_names
+
+    te_names.provide()
+
 from megatron.core import num_microbatches_calculator as calculator
 from megatron.core import parallel_state
 

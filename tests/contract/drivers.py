@@ -22,6 +22,7 @@ from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
 from megatron.core.datasets.utils import get_blend_from_list
 
 import megatron_nca
+import megatron_nca.testing
 from megatron_nca import patching
 from megatron_nca.errors import NCAError
 from megatron_nca.stacks import BRIDGE, CORE, MEGATRON_LM, NEMO
@@ -39,6 +40,9 @@ def provide(package: str) -> None:
     except ModuleNotFoundError:
         found = False
     if found:
+        # The real ones ask for a GPU when they are imported; NeMo's do not.
+        if package.startswith("megatron."):
+            megatron_nca.testing.install()
         return
     if str(STAND_INS) not in sys.path:
         sys.path.append(str(STAND_INS))
@@ -164,10 +168,12 @@ class MegatronLM(Driver):
 
     def args(self, launch: Launch) -> SimpleNamespace:
         """Return Megatron-LM's arguments as its parser leaves them, ours among them."""
-        paths = {"data_path": list(launch.path)} if launch.valid is None else {
-            "data_path": None, "train_data_path": list(launch.path), "valid_data_path": list(launch.valid),
-            "test_data_path": list(launch.valid),
-        }  # fmt: skip
+        paths: dict[str, Any] = dict.fromkeys(("data_path", "train_data_path", "valid_data_path", "test_data_path"))
+        if launch.valid is None:
+            paths["data_path"] = list(launch.path)
+        else:
+            paths |= {f"{split}_data_path": list(launch.valid) for split in ("valid", "test")}
+            paths["train_data_path"] = list(launch.path)
         return SimpleNamespace(
             **paths, **{f"nca_{name}": value for name, value in launch.options.items()}, seed=launch.seed, mock_data=False,
             data_args_path=None, per_split_data_args_path=None,
@@ -330,7 +336,9 @@ class NeMo(Driver):
         # Lightning logs to its loggers through the module, on rank 0.
         log = Writer(machine.outcome.scalars)
         self.module = SimpleNamespace(log=lambda name, value, **_: log.add_scalar(name, value, machine.step + 1))
-        self.annealing = self.schedulers.CosineAnnealing(machine.optimizer, launch.steps, 2, 1e-5)
+        self.annealing = self.schedulers.CosineAnnealing(
+            machine.optimizer.optimizer, max_steps=launch.steps, warmup_steps=2, min_lr=1e-5
+        )
         self.trainer = SimpleNamespace(
             max_steps=launch.steps, global_step=0, callbacks=[], limit_val_batches=1, sanity_checking=False,
             log_every_n_steps=1,
