@@ -13,7 +13,7 @@ if importlib.util.find_spec("megatron.bridge") is not None:
 from megatron.core import num_microbatches_calculator as calculator
 from megatron.core import parallel_state
 
-from tests.contract.drivers import DRIVERS
+from tests.contract.drivers import DRIVERS, withdraw
 
 FRAMEWORKS = [name for name in DRIVERS if name != "Megatron-Core"]
 
@@ -24,6 +24,12 @@ def one_rank(process_group):
     yield
     parallel_state.destroy_model_parallel()
     calculator.unset_num_microbatches_calculator()
+
+
+@pytest.fixture(scope="package", autouse=True)
+def stand_ins():
+    yield
+    withdraw()
 
 
 @pytest.fixture(scope="module", params=list(DRIVERS))

@@ -55,6 +55,23 @@ def provide(package: str) -> None:
     importlib.invalidate_caches()
 
 
+def withdraw() -> None:
+    """Take the stand-ins away again, and what was imported of them, and begin a new run."""
+    import megatron
+
+    for places in (sys.path, megatron.__path__):
+        places[:] = [place for place in places if not str(place).startswith(str(STAND_INS))]
+    files = {name: str(getattr(module, "__file__", "")) for name, module in sys.modules.items()}
+    of_stand_ins = [name for name, file in files.items() if file.startswith(str(STAND_INS))]
+    adapters = [
+        name for name in files if name.startswith(("megatron_nca.frameworks.nemo", "megatron_nca.frameworks.megatron_b"))
+    ]
+    for name in [*of_stand_ins, *(adapters if of_stand_ins else [])]:
+        del sys.modules[name]
+    importlib.invalidate_caches()
+    megatron_nca.register().attach(OwnLoop())
+
+
 class Driver:
     """One stack. ``launch`` does what a start of a run does."""
 
