@@ -13,6 +13,7 @@ the functions above are in every version, and come when they are needed.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -31,8 +32,9 @@ STACK = BRIDGE
 PAST_SETUP = "a training loop is running that megatron.bridge.training.setup has not set up; use Bridge's pretrain"
 
 
+@functools.cache
 def wrappers(run: CurriculumRun) -> dict[str, Callable[[Any], Any]]:
-    """Return what stands in the place of Bridge's functions, by their names in the table of seams."""
+    """Return what stands in the place of Bridge's functions, by their names in the table of seams; once a run."""
     adapter = MegatronBridge(run)
     return {
         "normalize_callbacks": adapter.around_callbacks,

@@ -11,6 +11,7 @@ They have kept their names and first arguments from 0.14 on.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -29,8 +30,9 @@ PAST_ARGUMENTS = (
 )
 
 
+@functools.cache
 def wrappers(run: CurriculumRun) -> dict[str, Callable[[Any], Any]]:
-    """Return what stands in the place of Megatron-LM's functions, by their names in the table of seams."""
+    """Return what stands in the place of Megatron-LM's functions, by their names in the table of seams; once a run."""
     adapter = MegatronLM(run)
     return {
         "add_megatron_arguments": _with_options,

@@ -26,9 +26,11 @@ def register() -> CurriculumRun:
 
 
 def _let_entries_pass(validate: Any) -> Any:
-    # It calls itself by its global name for every member of a list, so that replacing the name reaches each entry.
+    # It looks on one rank alone, and calls itself by its global name for every part of a dict. What stands beside an entry is
+    # looked for where the datasets are built, on all ranks together.
     def validate_paths(paths: Any) -> None:
-        if not (isinstance(paths, str) and is_ours(paths)):
+        words = paths if isinstance(paths, (list, tuple)) else [paths]
+        if not any(isinstance(word, str) and is_ours(word) for word in words):
             validate(paths)
 
     return validate_paths

@@ -18,7 +18,7 @@ from nemo.collections.llm.gpt.data import pre_training
 from nemo.collections.llm.recipes.precision.mixed_precision import bf16_with_fp8_mixed
 from nemo.utils import AppState
 
-from megatron_nca.errors import NCAError
+from megatron_nca.errors import CurriculumError, NCAError
 from megatron_nca.frameworks.nemo import NCADataModule, with_nca
 
 RECIPES = ["llama3_8b", "llama3_70b", "nemotron3_8b", "nemotron4_15b", "mixtral_8x7b"]
@@ -80,9 +80,15 @@ def test_the_plain_data_module_takes_entries_once_registered(text, tokenizer, se
     assert len(setup(data)._train_ds) == 40
 
 
-def test_other_paths_are_still_checked():
+def test_a_text_that_is_missing_beside_an_entry_is_refused_where_all_ranks_look_for_it(tokenizer, setup):
+    data = NCADataModule([ENTRY, "/no/such/text"], tokenizer=tokenizer, **SMALL)
+    with pytest.raises(CurriculumError, match=r"has no file /no/such/text\.idx"):
+        setup(data)
+
+
+def test_other_paths_are_still_checked_by_nemo():
     with pytest.raises(FileNotFoundError, match="/no/such/text"):
-        NCADataModule(["nca:tokens=5000", "/no/such/text"])
+        NCADataModule({"train": [ENTRY], "validation": ["/no/such/text"], "test": ["/no/such/text"]})
 
 
 def test_phases_alone_come_before_the_recipes_own_paths(text, other_text):
