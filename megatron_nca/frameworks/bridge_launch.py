@@ -14,7 +14,6 @@ the functions above are in every version, and come when they are needed.
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -24,7 +23,7 @@ from megatron_nca.stacks import BRIDGE
 from megatron_nca.training.facts import RunFacts
 from megatron_nca.training.options import Options, read_overrides
 from megatron_nca.training.progress import write_scalars
-from megatron_nca.training.record import RECORD
+from megatron_nca.training.record import RECORD, packed, unpacked
 from megatron_nca.training.run import CurriculumRun, print_on_rank_0
 
 STACK = BRIDGE
@@ -140,15 +139,13 @@ class MegatronBridge:
         return setup_data_iterators
 
     def around_state_dict(self, original: Any) -> Any:
-        """Add the record to a train state, as the tensor that its checkpoints ask for."""
+        """Add the record to a train state."""
 
         def state_dict(train_state: Any) -> Any:
-            import torch
-
             state = original(train_state)
             record = self._run.state_dict(train_state.consumed_train_samples)
             if record is not None:
-                state[RECORD] = torch.frombuffer(bytearray(json.dumps(record).encode()), dtype=torch.uint8)
+                state[RECORD] = packed(record)
             return state
 
         return state_dict
@@ -185,7 +182,7 @@ def _keeping_record(original: Any) -> Any:
     def load_state_dict(train_state: Any, state: Any) -> None:
         original(train_state, state)
         if RECORD in state:
-            setattr(train_state, RECORD, json.loads(bytes(state[RECORD].tolist())))
+            setattr(train_state, RECORD, unpacked(state[RECORD]))
 
     return load_state_dict
 

@@ -9,6 +9,7 @@ opens it, and read as strictly as it is written: a damaged record, or one of an 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -251,3 +252,18 @@ def _describe(entry: NCAEntry) -> str:
     keys = ("tokens", "ramp", "floor", "rules", "trajectory", "vocab_offset", "loss", "seed")
     changed = [f"{key}={getattr(entry, key)}" for key in keys if getattr(entry, key) != getattr(defaults, key)]
     return ",".join([*parts, *changed])
+
+
+def packed(record: Any) -> Any:
+    """Return a record's plain values as a tensor, for checkpoints that hold nothing else: uint8 (bytes of its JSON,)."""
+    import torch
+
+    return torch.frombuffer(bytearray(json.dumps(record).encode()), dtype=torch.uint8)
+
+
+def unpacked(kept: Any) -> Any:
+    """Return the plain values out of ``packed``'s tensor; what holds none comes back as it is, for ``Record`` to refuse."""
+    try:
+        return json.loads(bytes(kept.tolist()))
+    except (TypeError, ValueError):
+        return kept

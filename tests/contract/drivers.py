@@ -33,13 +33,18 @@ from tests.contract.machine import MICRO_BATCH, SEQUENCE, Checkpoint, Launch, Ma
 STAND_INS = Path(__file__).parent / "stand_ins"
 
 
+def is_real(package: str) -> bool:
+    """Tell whether a package is installed, and not a stand-in that an earlier driver has provided."""
+    try:
+        found = importlib.util.find_spec(package)
+    except ModuleNotFoundError:
+        return False
+    return found is not None and not str(found.origin or "").startswith(str(STAND_INS))
+
+
 def provide(package: str) -> None:
     """See to it that a package can be imported: the real one, or its stand-in."""
-    try:
-        found = importlib.util.find_spec(package) is not None
-    except ModuleNotFoundError:
-        found = False
-    if found:
+    if is_real(package):
         # The real ones ask for a GPU when they are imported; NeMo's do not.
         if package.startswith("megatron."):
             megatron_nca.testing.install()

@@ -1,2 +1,6 @@
 class Callback:
     pass
+
+
+class LightningDataModule:
+    pass

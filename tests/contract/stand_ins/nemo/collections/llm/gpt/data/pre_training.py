@@ -1,6 +1,7 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+import lightning.pytorch as lightning
 from megatron.core import num_microbatches_calculator as calculator
 from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
 from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
@@ -22,7 +23,7 @@ def validate_dataset_asset_accessibility(paths):
         validate_dataset_asset_accessibility(path)
 
 
-class PreTrainingDataModule:
+class PreTrainingDataModule(lightning.LightningDataModule):
     def __init__(
         self,
         paths,
