@@ -86,10 +86,15 @@ class BatchBoundaries:
 
     def size_at(self, position: int) -> int:
         """Return the samples of a batch that begins at a position."""
+        own = self.own_size_at(position)
+        return self.run_size_at(position) if own is None else own
+
+    def own_size_at(self, position: int) -> int | None:
+        """Return the batch of the phase that a position lies in, or None where it has the run's."""
         for own in self.own:
             if own.begin <= position and (own.end is None or position < own.end):
                 return own.size
-        return self.run_size_at(position)
+        return None
 
     def run_size_at(self, position: int) -> int:
         """Return the samples of a batch that begins at a position, phases' own batches aside."""

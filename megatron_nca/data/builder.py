@@ -116,13 +116,9 @@ def _plan_split(builder: BlendedMegatronDatasetBuilder, split: Split, curriculum
     if split is Split.train:
         if size is None:
             raise CurriculumError(f"nca: entries need a number of training samples; give {run.stack.word('length')}")
-        if any(stage.batch for stage in curriculum.stages):
-            raise CurriculumError(
-                "data path: batch= is read, and no training loop is told of it yet; leave it out, and give the run's batch size"
-            )
         facts = run.data_facts
         boundaries = BatchBoundaries.from_megatron(facts.consumed_samples)
-        return plan_training(curriculum, config.sequence_length, size, boundaries, facts.ended_phases)
+        return plan_training(curriculum, config.sequence_length, size, boundaries, facts.ended_phases, facts.iterations)
     final = curriculum.final()
     if size is None and final.entries and not is_list_of_sets(config, split):
         raise EntryError(

@@ -17,11 +17,13 @@ class DataFacts:
         padded_vocab_size: Rows of the model's embedding, or None where the stack does not tell.
         consumed_samples: Samples of the steps before this start.
         ended_phases: Where the phases that have ended did end, which another batch size must not move.
+        iterations: Steps that remain, where the run's length was given in steps; else None.
     """
 
     padded_vocab_size: int | None = None
     consumed_samples: int = 0
     ended_phases: tuple[int, ...] = ()
+    iterations: int | None = None
 
 
 @dataclass(frozen=True)

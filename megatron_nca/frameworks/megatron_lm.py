@@ -2,6 +2,7 @@
 
     validate_args               attach, validate
     check_checkpoint_args       restore
+    update_train_iters          planned_length
     train_step                  before_step, watch, the scalars
     save_checkpoint             state_dict
     evaluate_and_print_results  evaluate
@@ -15,6 +16,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from megatron_nca.data.batches import BatchBoundaries
 from megatron_nca.stacks import MEGATRON_LM
 from megatron_nca.training.facts import RunFacts
 from megatron_nca.training.options import Options, add_arguments, take_arguments
@@ -39,6 +41,7 @@ def wrappers(run: CurriculumRun) -> dict[str, Callable[[Any], Any]]:
         "validate_args": adapter.around_validate,
         "check_checkpoint_args": adapter.around_check_checkpoint,
         "save_checkpoint": adapter.around_save,
+        "update_train_iters": adapter.around_length,
         "train_step": adapter.around_train_step,
         "evaluate_and_print_results": adapter.around_evaluate,
     }
@@ -78,6 +81,8 @@ class MegatronLM:
             global_batch_size=args.global_batch_size,
             micro_batch_size=args.micro_batch_size,
             eval_batch_sizes=_eval_batch_sizes(args),
+            sequence_length=args.seq_length,
+            train_samples=args.train_samples,
             train_iterations=args.train_iters if args.train_samples is None else None,
             text_warmup_fraction=args.lr_warmup_fraction,
             eval_batches=max(args.eval_iters) if isinstance(args.eval_iters, list) else args.eval_iters or 0,
@@ -97,10 +102,45 @@ class MegatronLM:
             validated = original(args, *rest, **keywords)
             self._args = args if validated is None else validated
             self._run.attach(self)
-            self._run.validate(Options.read(given, self.stack))
+            options = Options.read(given, self.stack)
+            self._run.validate(options)
+            self._count_in_samples(options.lr_at_switch == "restart")
             return validated
 
         return validate_args
+
+    def _count_in_samples(self, text_has_its_own_schedule: bool) -> None:
+        """Give a run in steps, with batches of phases' own, the length in samples; Megatron multiplies steps by one size."""
+        args = self._args
+        if args.train_samples is not None or not args.train_iters:
+            return
+        plan = self._run.planned_length(BatchBoundaries(args.global_batch_size))
+        if plan is None:
+            return
+        args.train_iters, args.train_samples = None, plan.samples
+        if args.lr_decay_iters is not None:
+            args.lr_decay_iters, args.lr_decay_samples = None, plan.batches.position_after(args.lr_decay_iters)
+        if args.lr_warmup_iters:
+            warmup = args.lr_warmup_iters
+            in_text = warmup * args.global_batch_size
+            args.lr_warmup_samples = in_text if text_has_its_own_schedule else plan.batches.position_after(warmup)
+            args.lr_warmup_iters = 0
+        if args.lr_wsd_decay_iters is not None:
+            args.lr_wsd_decay_samples = args.lr_wsd_decay_iters * args.global_batch_size
+            args.lr_wsd_decay_iters = None
+
+    def around_length(self, original: Any) -> Any:
+        """Count the steps of a run in samples whose phases have batches of their own."""
+
+        def update_train_iters(args: Any) -> Any:
+            outcome = original(args)
+            if args is self._args and args.train_samples is not None:
+                plan = self._run.planned_length(BatchBoundaries.from_megatron())
+                if plan is not None:
+                    args.train_iters = plan.batches.batches_until(args.train_samples)
+            return outcome
+
+        return update_train_iters
 
     def around_check_checkpoint(self, original: Any) -> Any:
         """Restore the checkpoint's record; a launch that loads weights alone does not come here."""

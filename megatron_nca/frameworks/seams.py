@@ -56,6 +56,7 @@ SEAMS: tuple[Seam, ...] = (
     Seam(MEGATRON_LM.name, "megatron.training.arguments", "validate_args", _LM, "reads them, and refuses what cannot work"),
     Seam(MEGATRON_LM.name, "megatron.training.checkpointing", "check_checkpoint_args", _LM, "restores the record"),
     Seam(MEGATRON_LM.name, "megatron.training.checkpointing", "save_checkpoint", _LM, "brings the record up to date"),
+    Seam(MEGATRON_LM.name, "megatron.training.training", "update_train_iters", _LM, "counts steps in phases' own batches"),
     Seam(MEGATRON_LM.name, "megatron.training.training", "train_step", _LM, "the transition, scalars, losses by source"),
     Seam(MEGATRON_LM.name, "megatron.training.training", "evaluate_and_print_results", _LM, "validation on NCA"),
     Seam(BRIDGE.name, "megatron.bridge.training.callbacks", "normalize_callbacks", _BRIDGE, "adds an NCACallback"),

@@ -59,7 +59,8 @@ def check_length(plan: Plan, facts: RunFacts, stack: Stack) -> None:
     Raises:
         CurriculumError: The data would end before the run does.
     """
-    if facts.train_iterations is None or not facts.global_batch_size:
+    # With batches of phases' own the plan is made of the steps themselves.
+    if facts.train_iterations is None or not facts.global_batch_size or plan.batches.own:
         return
     remaining = max(facts.train_iterations - facts.iteration, 0) * facts.global_batch_size
     end = facts.consumed_samples + remaining

@@ -23,6 +23,8 @@ class RunFacts:
         global_batch_size: Samples of a step, once batches have stopped growing.
         micro_batch_size: Samples of a forward pass.
         eval_batch_sizes: The same two of a validation, where they are others.
+        sequence_length: Tokens of a sample, where the launch is known before its datasets are built.
+        train_samples: Length of the run where it was given in samples, else None.
         train_iterations: Length of the run where it was given in steps, else None.
         text_warmup_fraction: Warm-up as a share of the decay, where the launch gives it so.
         eval_batches: Global batches of a validation; 0 for none, None where it is not known.
@@ -40,6 +42,8 @@ class RunFacts:
     global_batch_size: int | None = None
     micro_batch_size: int | None = None
     eval_batch_sizes: tuple[int, int] | None = None
+    sequence_length: int | None = None
+    train_samples: int | None = None
     train_iterations: int | None = None
     text_warmup_fraction: float | None = None
     eval_batches: int | None = None

@@ -18,11 +18,12 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from megatron_nca.data.batches import BatchBoundaries
 from megatron_nca.data.curriculum import Plan, mentions_nca, read_blend
 from megatron_nca.data.run import DataFacts, Datasets
 from megatron_nca.errors import CurriculumError, NCAError
 from megatron_nca.stacks import CORE, Stack
-from megatron_nca.training import checks, extra_state, resuming
+from megatron_nca.training import checks, extra_state, phase_batches, resuming
 from megatron_nca.training.facts import RunFacts
 from megatron_nca.training.options import Options
 from megatron_nca.training.progress import Progress
@@ -111,7 +112,8 @@ class CurriculumRun:
         ended = record.ends_until(facts.consumed_samples) if record else ()
         if record and self.options.override_curriculum:
             ended = ended[: resuming.common_phases(record, facts.blends)]
-        return DataFacts(facts.padded_vocab_size, facts.consumed_samples, ended)
+        steps = None if facts.train_iterations is None else max(facts.train_iterations - facts.iteration, 0)
+        return DataFacts(facts.padded_vocab_size, facts.consumed_samples, ended, steps)
 
     @property
     def is_driven(self) -> bool:
@@ -160,6 +162,14 @@ class CurriculumRun:
         if facts.args is not None:
             checks.check_arguments(facts.args)
 
+    def planned_length(self, boundaries: BatchBoundaries) -> Plan | None:
+        """Lay the launch out before its datasets are built, where phases have batches of their own; else None.
+
+        Args:
+            boundaries: The run's own batches.
+        """
+        return phase_batches.planned(self.facts, boundaries)
+
     def _refuse_idle_options(self) -> None:
         idle = [name for name in self.options.given if name != "override_curriculum"]
         if idle:
@@ -185,6 +195,7 @@ class CurriculumRun:
         if plan is not None:
             facts = self.facts
             checks.check_loader(facts, self.stack)
+            phase_batches.check(plan, self.stack)
             self._adapter.report(f"megatron-nca: {plan.describe()}{_iterations(plan, facts)}")
             if advice := extra_state.advice(facts.args, extra_state.installed_version()):
                 self._adapter.report(f"megatron-nca: warning: {advice}")
@@ -240,6 +251,8 @@ class CurriculumRun:
         """
         if self.plan is None:
             return NO_PROGRESS
+        if self.plan.batches.own:
+            phase_batches.install(self.plan.batches, consumed_samples)
         if self._transition is None:
             self._transition = self._prepare(consumed_samples, model, optimizer, opt_param_scheduler)
         self._transition.before_step(consumed_samples, model, optimizer, opt_param_scheduler)

@@ -1,0 +1,128 @@
+"""Phases with a global batch of their own, through Megatron-Core's microbatch calculator.
+
+Every stack asks the calculator how many micro-batches a step has and what its samples are. In a phase with ``batch=`` one
+in its place answers for the phase, and everywhere else for the run: constant, growing or stepwise as it is.
+
+Megatron-LM's and Bridge's loops ask twice before a step: first without a check of consistency, to save a checkpoint where the
+number of micro-batches has grown and to end in an assertion where it has fallen; then with the check, for the step. A phase's
+batch may be smaller than the one before it, so the first question is answered with one number throughout.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from megatron_nca.data.batches import BatchBoundaries
+from megatron_nca.data.curriculum import Plan, mentions_nca, plan_training, read_blend
+from megatron_nca.errors import CurriculumError
+from megatron_nca.stacks import Stack
+from megatron_nca.training.facts import RunFacts
+
+NUMBERS = ("num_micro_batches", "current_global_batch_size", "current_running_global_batch_size")
+
+
+def has_own_batches(plan: Plan) -> bool:
+    """Tell whether a phase of a plan has a batch of its own."""
+    return any(stage.batch is not None for stage in plan.curriculum.stages)
+
+
+def planned(facts: RunFacts, boundaries: BatchBoundaries) -> Plan | None:
+    """Lay a launch's curriculum out before its datasets are built, where its phases have batches of their own.
+
+    Args:
+        facts: Give data, sequence length and the length of the run.
+        boundaries: The run's own batches.
+
+    Returns:
+        The plan, or None where every phase has the run's batch.
+    """
+    blend = facts.blends[0] if facts.blends else None
+    if not mentions_nca(blend) or facts.sequence_length is None:
+        return None
+    curriculum = read_blend(blend)
+    if not any(stage.batch for stage in curriculum.stages):
+        return None
+    return plan_training(
+        curriculum, facts.sequence_length, facts.train_samples or 1, boundaries, iterations=facts.train_iterations
+    )
+
+
+def check(plan: Plan, stack: Stack) -> None:
+    """Refuse a batch that the data-parallel ranks cannot share.
+
+    Raises:
+        CurriculumError: It is no multiple of micro-batch times data-parallel size; the message names the nearest that fit.
+    """
+    calculator = _installed()
+    if calculator is None:
+        return
+    unit = int(calculator.get_current_running_global_batch_size()) // int(calculator.get())
+    for stage in plan.curriculum.stages:
+        if stage.batch is not None and stage.batch % unit:
+            below = stage.batch // unit * unit
+            near = f"{below:,} or {below + unit:,}" if below else f"{unit:,}"
+            raise CurriculumError(
+                f"data path: batch={stage.batch} of {stage.text!r} is no multiple of {unit:,}, which is micro-batch times "
+                f"data-parallel size of this launch; the nearest that fit are {near} ({stack.word('batch')} stays the run's)"
+            )
+
+
+def install(batches: BatchBoundaries, consumed_samples: int) -> None:
+    """Let a plan's batches answer in the place of the run's, from a step on.
+
+    Args:
+        batches: Of the plan.
+        consumed_samples: Samples of all steps so far.
+    """
+    from megatron.core import num_microbatches_calculator as module
+
+    calculator = _installed()
+    if calculator is None:
+        return
+    if getattr(calculator, "phase_batches", None) is not batches:
+        run_calculator = getattr(calculator, "run_calculator", calculator)
+        module._GLOBAL_NUM_MICROBATCHES_CALCULATOR = phase_calculator(run_calculator, batches)
+    module.update_num_microbatches(consumed_samples, True)
+
+
+def _installed() -> Any:
+    from megatron.core import num_microbatches_calculator as module
+
+    return module._GLOBAL_NUM_MICROBATCHES_CALCULATOR
+
+
+def phase_calculator(run_calculator: Any, batches: BatchBoundaries) -> Any:
+    """Return a calculator of the same kind as the run's that knows the phases' own batches.
+
+    Args:
+        run_calculator: One of Megatron-Core's; keeps answering for positions outside of those phases.
+        batches: Say where they lie.
+    """
+    kind: Any = type(run_calculator)
+
+    class PhaseCalculator(kind):  # type: ignore[misc]
+        """See the module."""
+
+        def update(self, consumed_samples: int, consistency_check: bool, verbose: bool = False) -> None:
+            if not consistency_check:
+                self._show(self.at_start)
+                return
+            own = batches.own_size_at(int(consumed_samples))
+            self.run_calculator.update(int(consumed_samples), own is None, verbose)
+            shown = {name: getattr(self.run_calculator, name) for name in NUMBERS}
+            if own is not None:
+                unit = self.at_start["current_running_global_batch_size"] // self.at_start["num_micro_batches"]
+                shown = dict(zip(NUMBERS, (own // unit, own, own), strict=True))
+            self._show(shown)
+
+        def _show(self, numbers: dict[str, int]) -> None:
+            for name, value in numbers.items():
+                setattr(self, name, value)
+
+    calculator = copy.copy(run_calculator)
+    calculator.__class__ = PhaseCalculator
+    calculator.run_calculator = run_calculator
+    calculator.phase_batches = batches
+    calculator.at_start = {name: getattr(run_calculator, name) for name in NUMBERS}
+    return calculator
