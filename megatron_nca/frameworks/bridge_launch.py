@@ -17,9 +17,11 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from megatron_nca.data.batches import BatchBoundaries
 from megatron_nca.errors import NCAError
 from megatron_nca.frameworks.bridge_config import blends_of, padded_vocab_size
 from megatron_nca.stacks import BRIDGE
+from megatron_nca.training import run_length
 from megatron_nca.training.facts import RunFacts
 from megatron_nca.training.options import Options, read_overrides
 from megatron_nca.training.progress import write_scalars
@@ -79,6 +81,8 @@ class MegatronBridge:
             global_batch_size=cfg.train.global_batch_size,
             micro_batch_size=cfg.train.micro_batch_size,
             eval_batch_sizes=(int(sizes[0] or 0), int(sizes[1] or 0)) if all(sizes) else None,
+            sequence_length=getattr(cfg.dataset, "seq_length", None) or getattr(cfg.dataset, "sequence_length", None),
+            train_samples=cfg.train.train_samples,
             train_iterations=cfg.train.train_iters if cfg.train.train_samples is None else None,
             text_warmup_fraction=cfg.scheduler.lr_warmup_fraction,
             eval_batches=max(eval_iters) if isinstance(eval_iters, list) else eval_iters or 0,
@@ -123,7 +127,11 @@ class MegatronBridge:
         def setup(state: Any, *rest: Any, **keywords: Any) -> Any:
             self._state = state
             self._run.attach(self)
-            self._run.validate(self._callback or self._overrides or Options())
+            options = self._callback or self._overrides or Options()
+            self._run.validate(options)
+            plan = self._run.planned_length(BatchBoundaries(state.cfg.train.global_batch_size))
+            if plan is not None:
+                run_length.give_steps(state.cfg, plan, options.text_restarts)
             return original(state, *rest, **keywords)
 
         return setup

@@ -18,6 +18,7 @@ from typing import Any
 
 from megatron_nca.data.batches import BatchBoundaries
 from megatron_nca.stacks import MEGATRON_LM
+from megatron_nca.training import run_length
 from megatron_nca.training.facts import RunFacts
 from megatron_nca.training.options import Options, add_arguments, take_arguments
 from megatron_nca.training.progress import write_scalars
@@ -104,30 +105,14 @@ class MegatronLM:
             self._run.attach(self)
             options = Options.read(given, self.stack)
             self._run.validate(options)
-            self._count_in_samples(options.lr_at_switch == "restart")
+            plan = None
+            if self._args.train_samples is None:
+                plan = self._run.planned_length(BatchBoundaries(self._args.global_batch_size))
+            if plan is not None:
+                run_length.give_samples(self._args, plan, options.text_restarts)
             return validated
 
         return validate_args
-
-    def _count_in_samples(self, text_has_its_own_schedule: bool) -> None:
-        """Give a run in steps, with batches of phases' own, the length in samples; Megatron multiplies steps by one size."""
-        args = self._args
-        if args.train_samples is not None or not args.train_iters:
-            return
-        plan = self._run.planned_length(BatchBoundaries(args.global_batch_size))
-        if plan is None:
-            return
-        args.train_iters, args.train_samples = None, plan.samples
-        if args.lr_decay_iters is not None:
-            args.lr_decay_iters, args.lr_decay_samples = None, plan.batches.position_after(args.lr_decay_iters)
-        if args.lr_warmup_iters:
-            warmup = args.lr_warmup_iters
-            in_text = warmup * args.global_batch_size
-            args.lr_warmup_samples = in_text if text_has_its_own_schedule else plan.batches.position_after(warmup)
-            args.lr_warmup_iters = 0
-        if args.lr_wsd_decay_iters is not None:
-            args.lr_wsd_decay_samples = args.lr_wsd_decay_iters * args.global_batch_size
-            args.lr_wsd_decay_iters = None
 
     def around_length(self, original: Any) -> Any:
         """Count the steps of a run in samples whose phases have batches of their own."""

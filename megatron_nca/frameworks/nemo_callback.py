@@ -15,7 +15,6 @@ from typing import Any
 
 import lightning.pytorch as lightning
 
-from megatron_nca.data.batches import BatchBoundaries
 from megatron_nca.frameworks import nemo_learning_rate
 from megatron_nca.frameworks.nemo_data import STACK, blends_of
 from megatron_nca.training.facts import RunFacts
@@ -61,6 +60,7 @@ class NCACallback(lightning.Callback):
             train_iterations=trainer.max_steps,
             loader=getattr(data, "dataloader_type", None),
             blends=tuple(blends_of(data)),
+            sequence_length=data.seq_length,
             global_batch_size=data.data_sampler.global_batch_size,
             micro_batch_size=data.data_sampler.micro_batch_size,
             eval_batches=int(batches) if isinstance(batches, int) or batches == 0 else None,
@@ -87,7 +87,7 @@ class NCACallback(lightning.Callback):
         plan = self.run.plan
         if plan is None or plan.switch is None or self.options.lr_at_switch != "restart":
             return
-        switch = BatchBoundaries.from_megatron().batches_until(plan.switch)
+        switch = plan.batches.batches_until(plan.switch)
         for config in trainer.lr_scheduler_configs:
             nemo_learning_rate.install(config.scheduler, switch, self.options, trainer.global_step)
 

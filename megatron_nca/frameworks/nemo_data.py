@@ -20,6 +20,7 @@ def register() -> CurriculumRun:
     wrappers = {
         "validate_dataset_asset_accessibility": _let_entries_pass,
         "PreTrainingDataModule.build": _with_boundaries,
+        "MegatronDataSampler.compute_consumed_samples": _counting(run),
     }
     seams.install(STACK.name, wrappers, run)
     return run
@@ -55,6 +56,22 @@ def _with_boundaries(build: Any) -> Any:
         return build(self, *args, **keywords)
 
     return build_with_boundaries
+
+
+def _counting(run: CurriculumRun) -> Any:
+    """Count the samples of steps whose phases have batches of their own; NeMo multiplies steps by the batch of today."""
+
+    def around(original: Any) -> Any:
+        def compute_consumed_samples(self: Any, steps_since_resume: int = 0) -> int:
+            counted = int(original(self, steps_since_resume))
+            if run.plan is None or not run.plan.batches.own or not counted:
+                return counted
+            batches = run.plan.batches
+            return batches.position_after(batches.batches_until(int(self.init_consumed_samples)) + int(steps_since_resume))
+
+        return compute_consumed_samples
+
+    return around
 
 
 def blends_of(data: Any) -> list[Any]:

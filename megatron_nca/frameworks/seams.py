@@ -68,6 +68,8 @@ SEAMS: tuple[Seam, ...] = (
     Seam(BRIDGE.name, "megatron.bridge.training.train", "train_step", _BRIDGE, "losses by source"),
     Seam(NEMO.name, _NEMO_DATA, "validate_dataset_asset_accessibility", "2.0 to 2.7", "an entry is no file"),
     Seam(NEMO.name, _NEMO_DATA, "PreTrainingDataModule.build", "2.0 to 2.7", "batch sizes are known before the data"),
+    Seam(NEMO.name, "nemo.lightning.pytorch.plugins.data_sampler", "MegatronDataSampler.compute_consumed_samples", "2.0 to 2.7",
+         "counts samples in phases' own batches"),
     Seam(PYTHON, "os", "execv", "3.10 to 3.13", "a script that starts itself anew takes python -m megatron_nca along"),
     Seam(PYTHON, "os", "execve", "3.10 to 3.13", "the same, with an environment"),
 )  # fmt: skip

@@ -210,6 +210,11 @@ class Options:
         """Names of the options that differ from their defaults."""
         return tuple(item.name for item in fields(self) if getattr(self, item.name) != item.default)
 
+    @property
+    def text_restarts(self) -> bool:
+        """Whether the text has a schedule of its own behind the switch."""
+        return self.lr_at_switch == "restart"
+
     def transition_settings(self, text_warmup_fraction: float | None = None) -> TransitionSettings:
         """Return what the transition is told.
 

@@ -126,7 +126,7 @@ class Driver:
                     if machine.step + 1 not in skip:
                         self.step(launch, machine)
                     machine.step += 1
-                    machine.consumed += launch.batch
+                    machine.consumed += machine.batch
                     if machine.step in save_at:
                         outcome.checkpoints[machine.step] = self.save(machine)
             except (NCAError, StopIteration) as error:
@@ -150,7 +150,7 @@ class Driver:
         """Return the stack's scheduler."""
         return machine.scheduler
 
-    def build(self, launch: Launch, machine: Machine) -> None:
+    def build(self, launch: Launch, machine: Machine, samples: int | None = None) -> None:
         """Build the datasets as Megatron-LM and Bridge do."""
         own: dict[str, Any] = (
             {"blend": get_blend_from_list(list(launch.path)), "split": "90,5,5"}
@@ -161,7 +161,7 @@ class Driver:
             random_seed=launch.seed, sequence_length=SEQUENCE, tokenizer=launch.tokenizer, reset_position_ids=False,
             reset_attention_mask=False, eod_mask_loss=False, path_to_cache=str(self.cache), **own,
         )  # fmt: skip
-        sizes = [launch.samples, BATCH_OF_VALIDATION, BATCH_OF_VALIDATION]
+        sizes = [samples or launch.samples, BATCH_OF_VALIDATION, BATCH_OF_VALIDATION]
         machine.dataset = BlendedMegatronDatasetBuilder(GPTDataset, sizes, lambda: True, config).build()[0]
 
 
@@ -202,7 +202,8 @@ class MegatronLM(Driver):
             consumed_train_samples=0, iteration=0, padded_vocab_size=12_032, dataloader_type=launch.loader,
             global_batch_size=launch.batch, micro_batch_size=MICRO_BATCH, eval_iters=1, lr_warmup_fraction=None,
             train_iters=launch.steps, train_samples=launch.samples if launch.in_samples else None,
-            tensorboard_log_interval=1, log_interval=1,
+            tensorboard_log_interval=1, log_interval=1, seq_length=SEQUENCE, lr_decay_iters=None, lr_warmup_iters=0,
+            lr_wsd_decay_iters=None,
         )  # fmt: skip
 
     def prepare(self, launch: Launch, machine: Machine, checkpoint: Checkpoint | None, load_optimizer: bool) -> None:
@@ -210,20 +211,22 @@ class MegatronLM(Driver):
         self.handlers = {"get_tensorboard_writer": lambda: Writer(machine.outcome.scalars)}
         self.now = self.args(launch)
         self.module["arguments"].validate_args(self.now)
+        self.module["training"].update_train_iters(self.now)
         if checkpoint is not None:
             self.module["checkpointing"].check_checkpoint_args(checkpoint.stacks_own)
             self.now.consumed_train_samples, self.now.iteration = checkpoint.consumed, checkpoint.step
             machine.load(checkpoint, machine.scheduler, load_optimizer)
-        self.build(launch, machine)
+        self.build(launch, machine, self.now.train_samples or self.now.train_iters * self.now.global_batch_size)
 
     def step(self, launch: Launch, machine: Machine) -> None:
         """Megatron-LM's train_step, and a validation after it."""
+        machine.ask_for_the_batch()
         self.now.curr_iteration = machine.step
         self.now.consumed_train_samples = machine.consumed
 
         def train_step(forward_step: Any, *_: Any) -> None:
             machine.train(forward_step)
-            machine.scheduler.step(launch.batch)
+            machine.scheduler.step(machine.batch)
 
         self.handlers["train_step"] = train_step
         training = self.module["training"]
@@ -270,14 +273,14 @@ class Bridge(Driver):
             splits = (launch.path, launch.valid, launch.valid)
             own = {"blend": None, "blend_per_split": [get_blend_from_list(list(path)) for path in splits]}
         train = SimpleNamespace(
-            train_iters=None if launch.in_samples else launch.steps,
+            train_iters=launch.samples // launch.batch,
             train_samples=launch.samples if launch.in_samples else None,
             global_batch_size=launch.batch, micro_batch_size=MICRO_BATCH, eval_iters=1,
         )  # fmt: skip
         return SimpleNamespace(
             # The seed of the data is the dataset's own, whatever the model's is.
             rng=SimpleNamespace(seed=77), train=train, scheduler=SimpleNamespace(lr_warmup_fraction=None),
-            dataset=SimpleNamespace(dataloader_type=launch.loader, **own),
+            dataset=SimpleNamespace(dataloader_type=launch.loader, seq_length=SEQUENCE, **own),
             logger=SimpleNamespace(tensorboard_log_interval=1, log_interval=1),
             model=SimpleNamespace(vocab_size=12_000, should_pad_vocab=True, make_vocab_size_divisible_by=64,
                                   tensor_model_parallel_size=1),
@@ -302,6 +305,7 @@ class Bridge(Driver):
 
     def step(self, launch: Launch, machine: Machine) -> None:
         """Bridge's train_step between its callbacks, and a validation after it."""
+        machine.ask_for_the_batch()
         self.train_state.step, self.train_state.consumed_train_samples = machine.step, machine.consumed
         context = SimpleNamespace(
             state=self.global_state, model=[machine.model], optimizer=machine.optimizer, scheduler=machine.scheduler
@@ -309,7 +313,7 @@ class Bridge(Driver):
 
         def train_step(forward_step: Any, *_: Any) -> None:
             machine.train(forward_step)
-            machine.scheduler.step(launch.batch)
+            machine.scheduler.step(machine.batch)
 
         self.handlers["train_step"] = train_step
         for event in ("on_train_step_start", None, "on_train_step_end"):
@@ -381,7 +385,6 @@ class NeMo(Driver):
             self.callback.load_state_dict(checkpoint.stacks_own)
             self.trainer.global_step = self.data.data_sampler.init_global_step = checkpoint.step
             self.data.data_sampler.init_consumed_samples = checkpoint.consumed
-        self.data.data_sampler.compute_consumed_samples = lambda steps: machine.consumed
         self.callback.on_train_start(self.trainer, self.module)
 
     def step(self, launch: Launch, machine: Machine) -> None:
@@ -433,11 +436,12 @@ class Own(Driver):
 
     def step(self, launch: Launch, machine: Machine) -> None:
         """Ours, forward, backward, update."""
+        machine.ask_for_the_batch()
         scalars = self.run.before_step(machine.consumed, [machine.model], machine.optimizer, machine.scheduler)
         for name, value in scalars.items():
             machine.outcome.scalars.setdefault(name, {})[machine.step + 1] = value
         machine.train(machine.forward_steps())
-        machine.scheduler.step(launch.batch)
+        machine.scheduler.step(machine.batch)
 
     def save(self, machine: Machine) -> Checkpoint:
         """A script keeps the record as it likes."""

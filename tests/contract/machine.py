@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -131,6 +132,7 @@ class Machine:
         adam.param_groups[0].update(max_lr=launch.lr, min_lr=MINIMUM_LR, wd_mult=1.0, default_config=True)
         self.optimizer = Optimizer(optimizer=adam)
         self.consumed = self.step = 0
+        self.asked = calculator.get_num_microbatches()
         self.dataset: Any = None
 
     @functools.cached_property
@@ -157,9 +159,22 @@ class Machine:
             self.optimizer.optimizer.load_state_dict(states["optimizer"])
             scheduler.load_state_dict(states["scheduler"])
 
+    @property
+    def batch(self) -> int:
+        """Samples of the coming step, as Megatron's calculator tells them."""
+        return calculator.get_current_running_global_batch_size()
+
+    def ask_for_the_batch(self) -> None:
+        """Do what Megatron's loops do before a step."""
+        calculator.update_num_microbatches(self.consumed, consistency_check=False)
+        if calculator.get_num_microbatches() != self.asked and self.step:
+            assert calculator.get_num_microbatches() > self.asked, "the batch has fallen"
+        self.asked = calculator.get_num_microbatches()
+        calculator.update_num_microbatches(self.consumed, consistency_check=True)
+
     def forward_steps(self) -> Any:
         """Return a forward step over the micro-batches of the coming batch: their losses, and a loss function with its mask."""
-        positions = iter(range(self.consumed, self.consumed + self.launch.batch, MICRO_BATCH))
+        positions = itertools.count(self.consumed, MICRO_BATCH)
 
         def forward_step() -> Any:
             begin = next(positions)
@@ -180,7 +195,7 @@ class Machine:
         if moments and not any(moment.any() for moment in moments) and self.embedding.any():
             self.outcome.crossed.append(self.consumed)
         self.outcome.rates[self.consumed] = adam.param_groups[0]["lr"]
-        for _ in range(self.launch.batch // MICRO_BATCH):
+        for _ in range(self.batch // MICRO_BATCH):
             losses, loss_function = forward_step()
             loss_function(losses)
         for parameter in self.model.parameters():

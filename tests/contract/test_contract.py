@@ -69,6 +69,32 @@ def without_record(stack, checkpoint):
 # A run that nothing interrupts.
 
 
+OWN_STEPS = SWITCH // 4 + STEPS - SWITCH_STEP
+"""Of a run of as many samples, whose NCA phase has batches of four."""
+
+
+def test_a_phase_with_a_batch_of_its_own_reads_the_same_samples_in_more_steps(stack, text, whole):
+    launch = Launch((f"{ENTRY},batch=4", text), steps=OWN_STEPS)
+    outcome = stack.launch(launch, save_at=(7, SWITCH // 4, 25))
+    assert outcome.error is None
+    assert list(outcome.rates) == [*range(0, SWITCH, 4), *range(SWITCH, STEPS * BATCH, BATCH)]
+    assert outcome.samples == whole.samples
+    assert outcome.crossed == [SWITCH]
+    assert outcome.says("; phases end after iterations 20")
+    for checkpoint in outcome.checkpoints.values():
+        resumed = stack.launch(launch, checkpoint=checkpoint)
+        assert resumed.error is None
+        assert list(resumed.rates) == [consumed for consumed in outcome.rates if consumed >= checkpoint.consumed]
+        assert resumed.samples.items() <= whole.samples.items()
+        assert resumed.rates.items() <= outcome.rates.items()
+
+
+def test_a_batch_that_does_not_divide_is_refused(stack, text):
+    refused = stack.launch(Launch((f"{ENTRY},batch=6", text), steps=OWN_STEPS), until=1)
+    assert "batch=6" in str(refused.error)
+    assert "the nearest that fit are 4 or 8" in str(refused.error)
+
+
 def test_the_plan_is_printed_once_with_the_iterations_at_which_phases_end(whole):
     [line] = [line for line in whole.lines if line.startswith(f"megatron-nca: {ENTRY} for 5,120 tokens (samples 0 to 80)")]
     assert line.endswith("; phases end after iterations 10")

@@ -1,11 +1,11 @@
 from pathlib import Path
-from types import SimpleNamespace
 
 import lightning.pytorch as lightning
-from megatron.core import num_microbatches_calculator as calculator
 from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
 from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
 from megatron.core.datasets.utils import get_blend_from_list
+
+from nemo.lightning.pytorch.plugins.data_sampler import MegatronDataSampler
 
 
 def is_zipped_list(paths):
@@ -46,17 +46,7 @@ class PreTrainingDataModule(lightning.LightningDataModule):
             self.build_kwargs = {"blend": get_blend_from_list(paths), "split": split}
         self.seq_length, self.tokenizer, self.seed = seq_length, tokenizer, seed
         self.index_mapping_dir, self.dataloader_type = index_mapping_dir, dataloader_type
-        self.data_sampler = SimpleNamespace(
-            global_batch_size=global_batch_size,
-            micro_batch_size=micro_batch_size,
-            rampup_batch_size=rampup_batch_size,
-            init_global_step=0,
-            init_consumed_samples=0,
-            setup=lambda rank: calculator.init_num_microbatches_calculator(rank, None, global_batch_size, micro_batch_size, 1),
-        )
-        self.data_sampler.compute_consumed_samples = lambda steps: (
-            self.data_sampler.init_consumed_samples + steps * global_batch_size
-        )
+        self.data_sampler = MegatronDataSampler(micro_batch_size, global_batch_size, rampup_batch_size)
 
     def build(self, train_samples):
         config = GPTDatasetConfig(
