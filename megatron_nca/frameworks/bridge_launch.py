@@ -114,9 +114,8 @@ class MegatronBridge:
                     "nca. overrides are given, and the script has an NCACallback with options of its own; give one or the other"
                 )
             for event in ("on_train_step_start", "on_train_step_end", "on_eval_end"):
-                moment = getattr(self, event)
-                if moment not in manager.list_callbacks(event):
-                    manager.register(event, moment)
+                if getattr(self, event) not in manager.list_callbacks(event):
+                    manager.register(event, getattr(self, event))
             return manager
 
         return normalize_callbacks

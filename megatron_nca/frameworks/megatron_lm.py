@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from megatron_nca.data.batches import BatchBoundaries
+from megatron_nca.frameworks.megatron_lm_args import blends_of, eval_batch_sizes_of, replays_steps_of
 from megatron_nca.stacks import MEGATRON_LM
 from megatron_nca.training import run_length
 from megatron_nca.training.facts import RunFacts
@@ -77,17 +78,17 @@ class MegatronLM:
             iteration=getattr(args, "iteration", 0),
             padded_vocab_size=getattr(args, "padded_vocab_size", None),
             loader=args.dataloader_type,
-            blends=_blends(args),
+            blends=blends_of(args),
             validation_sets_apart=bool(getattr(args, "multiple_validation_sets", False)),
             global_batch_size=args.global_batch_size,
             micro_batch_size=args.micro_batch_size,
-            eval_batch_sizes=_eval_batch_sizes(args),
+            eval_batch_sizes=eval_batch_sizes_of(args),
             sequence_length=args.seq_length,
             train_samples=args.train_samples,
             train_iterations=args.train_iters if args.train_samples is None else None,
             text_warmup_fraction=args.lr_warmup_fraction,
             eval_batches=max(args.eval_iters) if isinstance(args.eval_iters, list) else args.eval_iters or 0,
-            replays_steps=_replays_steps(args),
+            replays_steps=replays_steps_of(args),
             args=args,
         )
 
@@ -190,27 +191,3 @@ def _write(scalars: Mapping[str, float], iteration: int) -> None:
     from megatron.training.global_vars import get_tensorboard_writer, get_wandb_writer
 
     write_scalars(get_tensorboard_writer(), get_wandb_writer(), scalars, iteration)
-
-
-def _blends(args: Any) -> tuple[Any, ...]:
-    from megatron.training.utils import get_blend_and_blend_per_split
-
-    if getattr(args, "mock_data", False):
-        return (None, None, None)
-    blend, per_split = get_blend_and_blend_per_split(args)
-    return tuple(per_split) if per_split else (blend, blend, blend)
-
-
-def _eval_batch_sizes(args: Any) -> tuple[int, int] | None:
-    # Versions differ in whether validation has batch sizes of its own.
-    sizes = getattr(args, "eval_global_batch_size", None), getattr(args, "eval_micro_batch_size", None)
-    if not any(sizes):
-        return None
-    return sizes[0] or args.global_batch_size, sizes[1] or args.micro_batch_size
-
-
-def _replays_steps(args: Any) -> bool:
-    """Tell whether a CUDA graph replays whole steps, so that no Python runs in them."""
-    scopes = getattr(args, "cuda_graph_scope", None) or ()
-    names = [str(scope) for scope in scopes] if isinstance(scopes, (list, tuple)) else [str(scopes)]
-    return getattr(args, "cuda_graph_impl", None) == "full_iteration" or any("full_iteration" in name for name in names)

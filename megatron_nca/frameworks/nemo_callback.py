@@ -2,7 +2,7 @@
 
 attach                      attach, validate; called by the data module's setup
 load_state_dict             keeps the record; NeMo reads a checkpoint after its datasets are built
-on_train_start              restore, and NeMo's learning rate, see nemo_learning_rate
+on_train_start              restore, and NeMo's learning rate, see step_learning_rate
 on_train_batch_start        before_step, the scalars
 on_megatron_microbatch_end  observe
 on_validation_end           evaluate
@@ -15,8 +15,8 @@ from typing import Any
 
 import lightning.pytorch as lightning
 
-from megatron_nca.frameworks import nemo_learning_rate
 from megatron_nca.frameworks.nemo_data import STACK, blends_of
+from megatron_nca.training import step_learning_rate
 from megatron_nca.training.facts import RunFacts
 from megatron_nca.training.options import Options
 from megatron_nca.training.run import CurriculumRun, print_on_rank_0
@@ -89,7 +89,7 @@ class NCACallback(lightning.Callback):
             return
         switch = plan.batches.batches_until(plan.switch)
         for config in trainer.lr_scheduler_configs:
-            nemo_learning_rate.install(config.scheduler, switch, self.options, trainer.global_step)
+            step_learning_rate.install(config.scheduler, switch, self.options, trainer.global_step)
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Call the run before a step; the learning rate is NeMo's scheduler's, which has both schedules already."""
