@@ -8,7 +8,13 @@ from __future__ import annotations
 
 
 class NCAError(ValueError):
-    """Base class of every error that megatron-nca raises about its input."""
+    """Base class of every error that megatron-nca raises about its input.
+
+    Attributes:
+        is_of_every_rank: Whether every rank of a launch raises it, so that one of them may tell it for all.
+    """
+
+    is_of_every_rank: bool = False
 
 
 class ConfigError(NCAError):

@@ -98,7 +98,7 @@ class Plan:
     def switch(self) -> int | None:
         """Consumed samples at which the leading NCA phases end and something else begins; None where they never do."""
         leading = list(takewhile(lambda phase: phase.stage.is_pure_nca, self.phases))
-        return leading[-1].end if leading and len(leading) < len(self.curriculum.stages) else None
+        return leading[-1].end if self.curriculum.has_switch else None
 
     def nca_and_text(self, counts: Sequence[int]) -> tuple[int, int]:
         """Return how many of some samples are NCA and how many text, out of each source's number of them."""

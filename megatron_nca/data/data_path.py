@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import takewhile
 from typing import TypeGuard
 
 from megatron_nca.data.domain import measured
@@ -79,6 +80,12 @@ class Curriculum:
     def timed(self) -> tuple[Stage, ...]:
         """The stages that have an end."""
         return tuple(stage for stage in self.stages if stage.tokens is not None)
+
+    @property
+    def has_switch(self) -> bool:
+        """Whether NCA alone comes first, and then something else."""
+        leading = list(takewhile(lambda stage: stage.is_pure_nca, self.timed))
+        return 0 < len(leading) < len(self.stages)
 
     @property
     def last(self) -> Stage:

@@ -18,6 +18,7 @@ from typing import Any
 
 from megatron_nca.data.batches import BatchBoundaries
 from megatron_nca.frameworks.megatron_lm_args import blends_of, eval_batch_sizes_of, replays_steps_of
+from megatron_nca.refusing import alike_on_every_rank
 from megatron_nca.stacks import MEGATRON_LM
 from megatron_nca.training import run_length
 from megatron_nca.training.facts import RunFacts
@@ -104,8 +105,9 @@ class MegatronLM:
             validated = original(args, *rest, **keywords)
             self._args = args if validated is None else validated
             self._run.attach(self)
-            options = Options.read(given, self.stack)
-            self._run.validate(options)
+            with alike_on_every_rank():
+                options = Options.read(given, self.stack)
+                self._run.validate(options)
             plan = None
             if self._args.train_samples is None:
                 plan = self._run.planned_length(BatchBoundaries(self._args.global_batch_size))

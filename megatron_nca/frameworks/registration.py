@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from megatron_nca import refusing
 from megatron_nca.data import hook
 from megatron_nca.frameworks import bridge_launch, megatron_lm, seams
 from megatron_nca.patching import is_importable, owner_of
@@ -15,6 +16,7 @@ def register() -> CurriculumRun:
     Raises:
         EnvironmentMismatchError: This Megatron is not one that megatron-nca knows.
     """
+    refusing.install()
     builder = hook.builder_class()
     run: CurriculumRun = owner_of(builder, "build") or CurriculumRun()
     core = {"BlendedMegatronDatasetBuilder.build": hook.with_curriculum(run), "get_blend_from_list": hook.with_words}

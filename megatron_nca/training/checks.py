@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from megatron_nca.data.curriculum import Plan
 from megatron_nca.errors import CurriculumError, NCAError
 from megatron_nca.stacks import Stack
@@ -37,19 +35,6 @@ def check_validation(options: Options, facts: RunFacts, stack: Stack) -> None:
         raise NCAError(
             f"{stack.option('valid')} runs beside the validation of text, and {stack.word('eval_batches')} is 0; raise it, or "
             f"leave {stack.option('valid')} out"
-        )
-
-
-def check_arguments(args: Any) -> None:
-    """Refuse what only Megatron-LM's arguments can tell.
-
-    Raises:
-        CurriculumError: Megatron's own phases are asked for beside ours.
-    """
-    if getattr(args, "phase_transition_iterations", None):
-        raise CurriculumError(
-            "--phase-transition-iterations restarts the data at given iterations, nca: phases place it by consumed samples; "
-            "give one or the other"
         )
 
 

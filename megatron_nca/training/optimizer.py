@@ -14,9 +14,16 @@ from typing import Any
 import torch
 
 from megatron_nca.errors import NCAError
+from megatron_nca.training.fsdp import part_of
 
 MASTER = "master_param"
 """State of a precision-aware optimizer that holds a weight, or the bits that a bf16 parameter lacks of it, and no moment."""
+
+BASES = ("Q_L", "Q_R")
+"""State of a SOAP optimizer that rotates gradients into the eigenbases of their statistics, and starts as an identity."""
+
+RADIUS = "hyperball_R"
+"""State of an optimizer on a sphere: the norm that a weight has had from its beginning, no moment."""
 
 _LOW_BITS = 0xFFFF
 _HALF = 0x8000
@@ -26,7 +33,7 @@ def check(optimizer: Any) -> None:
     """Refuse, before training, an optimizer whose state cannot be started anew.
 
     Raises:
-        NCAError: It keeps parts of its state in optimizers of its own on the CPU, or is sharded by FSDP.
+        NCAError: It keeps parts of its state in optimizers of its own on the CPU.
     """
     for leaf in leaves(optimizer):
         inner = getattr(leaf, "optimizer", leaf)
@@ -34,11 +41,6 @@ def check(optimizer: Any) -> None:
             raise NCAError(
                 "optimizer: CPU offload (--optimizer-cpu-offload) keeps copies of weights and moments that the transition "
                 "cannot follow; turn it off, or train the NCA phase alone and start the text from `megatron-nca transfer`"
-            )
-        if getattr(getattr(leaf, "ddp_config", None), "use_megatron_fsdp", False):
-            raise NCAError(
-                "optimizer: Megatron FSDP shards the state in its own way; use --nca-reinit none --nca-optimizer keep, or "
-                "train without FSDP"
             )
 
 
@@ -66,8 +68,10 @@ def reset_state(optimizer: Any) -> None:
 
 def _zero_moments(state: dict[str, Any]) -> None:
     for key, value in state.items():
-        if key == "step" or (key != MASTER and isinstance(value, torch.Tensor)):
+        if key == "step" or (key not in (MASTER, RADIUS) and isinstance(value, torch.Tensor)):
             _zero(state, key)
+        if key in BASES:
+            value.fill_diagonal_(1)
 
 
 def _zero(held: dict[str, Any], key: str) -> None:
@@ -122,6 +126,10 @@ class _Master:
 
     def take(self, parameter: torch.nn.Parameter, weight: torch.Tensor) -> None:
         values = weight if self.part is None else weight.reshape(-1)[self.part]
+        if hasattr(self.tensor, "device_mesh"):
+            held: Any = self.tensor
+            held.to_local().copy_(part_of(held, weight))
+            return
         if self.tensor is not None:
             self.tensor.copy_(values.reshape(self.tensor.shape))
             return

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from megatron_nca.errors import NCAError
 from megatron_nca.training import weights
+from megatron_nca.training.fsdp import Shards
 from megatron_nca.training.settings import PARTS as PARTS
 from megatron_nca.training.weights import OUTPUT_LAYER, WORD_EMBEDDINGS, Initializer
 
@@ -55,14 +56,9 @@ def check(model: Sequence[Any], parts: Sequence[str]) -> None:
     """Refuse, before training, a model that ``reinitialize`` cannot treat.
 
     Raises:
-        NCAError: Its parameters are sharded by FSDP, or all its experts lie in one parameter.
+        NCAError: All its experts lie in one parameter.
     """
     for target in _targets(model, parts):
-        if type(target.parameter).__name__ == "DTensor" or hasattr(target.parameter, "_megatron_fsdp_model"):
-            raise NCAError(
-                "reinit: the model is sharded by FSDP, whose shards cannot be drawn anew in place; use --nca-reinit none, or "
-                "train without FSDP"
-            )
         if ".mlp.experts." in target.name and not target.is_expert:
             raise NCAError(
                 f"reinit: mlp of a mixture of experts: {target.name} holds all of a rank's experts, and is not drawn anew; "
@@ -91,14 +87,16 @@ def reinitialize(
     Returns:
         The parameters that were drawn.
     """
-    renewed = []
+    renewed, shards = [], Shards(model)
     for target in _targets(model, parts):
-        drawn = _draw(target, seed)
-        with torch.no_grad():
-            target.parameter.copy_(drawn)
+        parameter = shards.whole(target.parameter)
+        drawn = _draw(replace(target, parameter=parameter), seed)
+        shards.write(parameter, drawn)
         if follow is not None:
             follow(target.parameter, drawn)
         renewed.append(target.parameter)
+    if renewed:
+        shards.install()
     return renewed
 
 

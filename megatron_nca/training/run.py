@@ -28,6 +28,7 @@ from megatron_nca.training.facts import RunFacts
 from megatron_nca.training.options import Options
 from megatron_nca.training.progress import Progress
 from megatron_nca.training.record import Record
+from megatron_nca.training.requirements import refuse_unsupported
 from megatron_nca.training.resuming import Checkpoint
 from megatron_nca.training.transition import State, Transition
 
@@ -149,18 +150,18 @@ class CurriculumRun:
         """
         self.options = options or self.options
         self._is_validated = True
-        facts, stack = self.facts, self.stack
+        facts, stack, has_switch = self.facts, self.stack, True
         if facts.blends is not None:
             if not any(mentions_nca(blend) for blend in facts.blends):
                 self._refuse_idle_options()
                 return
-            for blend in facts.blends:
-                if mentions_nca(blend):
-                    read_blend(blend, mixed=not facts.validation_sets_apart)
+            apart = facts.validation_sets_apart
+            curricula = [read_blend(blend, mixed=not apart) for blend in facts.blends if mentions_nca(blend)]
+            has_switch = any(curriculum.has_switch for curriculum in curricula)
         checks.check_loader(facts, stack)
         checks.check_validation(self.options, facts, stack)
         if facts.args is not None:
-            checks.check_arguments(facts.args)
+            refuse_unsupported(facts.args, self.options, has_switch)
 
     def planned_length(self, boundaries: BatchBoundaries) -> Plan | None:
         """Lay the launch out before its datasets are built, where phases have batches of their own; else None.

@@ -189,7 +189,21 @@ def test_cpu_offload_is_refused():
         optimizer.check(leaf)
 
 
-def test_fsdp_is_refused():
-    leaf = SimpleNamespace(ddp_config=SimpleNamespace(use_megatron_fsdp=True), optimizer=SimpleNamespace())
-    with pytest.raises(NCAError, match="Megatron FSDP"):
-        optimizer.check(leaf)
+def test_soaps_eigenbases_start_as_identities_in_place():
+    weight = torch.nn.Parameter(torch.zeros(3, 2))
+    state = {"step": 7, "exp_avg": torch.ones(3, 2), "L": torch.ones(3, 3), "Q_L": torch.randn(3, 3), "Q_R": torch.randn(2, 2)}
+    bases = state["Q_L"], state["Q_R"]
+    inner = SimpleNamespace(state={weight: state}, param_groups=[{}])
+    optimizer.reset_state(SimpleNamespace(optimizer=inner))
+    assert (state["step"], state["exp_avg"].any(), state["L"].any()) == (0, False, False)
+    assert state["Q_L"] is bases[0]
+    assert torch.equal(bases[0], torch.eye(3))
+    assert torch.equal(bases[1], torch.eye(2))
+
+
+def test_a_norm_that_a_weight_has_from_its_beginning_is_kept():
+    weight = torch.nn.Parameter(torch.zeros(3, 2))
+    state = {"momentum_buffer": torch.ones(3, 2), "hyperball_R": torch.tensor(2.0)}
+    optimizer.reset_state(SimpleNamespace(optimizer=SimpleNamespace(state={weight: state}, param_groups=[])))
+    assert not state["momentum_buffer"].any()
+    assert state["hyperball_R"] == 2

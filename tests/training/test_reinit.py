@@ -286,10 +286,3 @@ def test_a_prediction_layer_is_drawn_apart_from_the_layer_of_its_number():
 def test_a_part_that_found_nothing_is_counted_as_none():
     model = hybrid()
     assert reinit.count([model], reinit.PARTS) == {"embeddings": 1, "attention": 4, "mlp": 0, "norms": 4}
-
-
-def test_shards_of_fsdp_are_refused_before_training():
-    model = Model()
-    model.embedding.word_embeddings.weight._megatron_fsdp_model = True
-    with pytest.raises(NCAError, match="sharded by FSDP"):
-        reinit.check([model], ("embeddings",))

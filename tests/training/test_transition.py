@@ -96,8 +96,8 @@ def test_without_a_switch_nothing_happens(prefixes):
 
 def test_what_cannot_be_carried_across_is_refused_at_the_first_step():
     run = Run(Transition(PLAN))
-    run.model.embedding.word_embeddings.weight._megatron_fsdp_model = True
-    with pytest.raises(NCAError, match="FSDP"):
+    run.optimizer.optimizer.sub_optimizers = []
+    with pytest.raises(NCAError, match="--optimizer-cpu-offload"):
         run.steps(0, 8)
 
 

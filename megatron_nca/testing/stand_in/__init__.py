@@ -12,6 +12,7 @@ One file for each thing that Megatron asks of a GPU:
 | `context_parallel` | attention over a sequence that several ranks hold, a GPU kernel's work |
 | `extensions` | compilers: `torch.compile`, Triton and Megatron-LM's fused kernels are left out |
 | `fused_adam` | Apex's fused optimizers, in plain PyTorch |
+| `state_space` | `mamba_ssm`, `causal_conv1d` and `fla`, in plain PyTorch |
 | `processes` | spawned processes get the stand-in too |
 
 Where Transformer Engine's Python is installed, `megatron_nca.testing.extension` takes its compiled extension's place.
@@ -32,6 +33,7 @@ from megatron_nca.testing.stand_in import (
     generators,
     processes,
     queries,
+    state_space,
     streams,
 )
 
@@ -51,7 +53,8 @@ def install() -> None:
     if _installed:
         return
     _refuse_real_cuda()
-    for part in (extensions, fused_adam, devices, queries, streams, generators, collectives, context_parallel, processes):
+    around_torch = (extensions, fused_adam, devices, queries, streams, generators, collectives, processes)
+    for part in (*around_torch, context_parallel, state_space):
         part.install()
     from megatron_nca.testing.extension import loading
 

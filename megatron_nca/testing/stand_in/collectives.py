@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch.distributed
+from torch.distributed.device_mesh import DeviceMesh
 
+from megatron_nca.testing.stand_in.devices import to_cpu
 from megatron_nca.testing.stand_in.replacing import replace
 
 _NCCL_ONLY = ("pg_options", "device_id")
@@ -24,7 +26,64 @@ def install() -> None:
         replace(c10d, torch.distributed, **{name: _with_gloo(getattr(c10d, name))})
     replace(c10d, torch.distributed, _coalescing_manager=_type_by_type(c10d._coalescing_manager))
     replace(c10d, torch.distributed, all_to_all_single=_with_listed_splits(c10d.all_to_all_single))
+    replace(c10d, torch.distributed, _make_nccl_premul_sum=Scaled)
+    for name in ("all_reduce", "reduce_scatter_tensor"):
+        replace(c10d, torch.distributed, **{name: _scaling_first(getattr(c10d, name))})
+    replace(c10d, torch.distributed, all_gather=_of_any_sizes(c10d.all_gather))
+    replace(DeviceMesh, __init__=_of_cpus(DeviceMesh.__init__))
     atexit.register(_leave_groups)
+
+
+class Scaled:
+    """A sum whose terms are multiplied by a factor on their way, which NCCL has and gloo has not.
+
+    Args:
+        factor (float): The factor
+    """
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+
+def _scaling_first(collective: Callable) -> Callable:
+    summed = torch.distributed.ReduceOp.SUM
+
+    @functools.wraps(collective)
+    def reduce(output: Any, *args: Any, **kwargs: Any) -> Any:
+        op = kwargs.get("op")
+        if not isinstance(op, Scaled):
+            return collective(output, *args, **kwargs)
+        # What is reduced is the only tensor, or the second one; its terms are of no use afterwards.
+        terms = args[0] if args and isinstance(args[0], torch.Tensor) else kwargs.get("input", output)
+        terms.mul_(op.factor)
+        return collective(output, *args, **{**kwargs, "op": summed})
+
+    return reduce
+
+
+def _of_any_sizes(all_gather: Callable) -> Callable:
+    """NCCL gathers tensors of several sizes, gloo tensors of one."""
+
+    @functools.wraps(all_gather)
+    def gather(tensor_list: list[Any], tensor: Any, group: Any = None, async_op: bool = False) -> Any:
+        if len({part.shape for part in tensor_list}) == 1:
+            return all_gather(tensor_list, tensor, group=group, async_op=async_op)
+        rank = torch.distributed.get_rank(group)
+        for place, part in enumerate(tensor_list):
+            if place == rank:
+                part.copy_(tensor)
+            torch.distributed.broadcast(part, group=group, group_src=place)
+        return None
+
+    return gather
+
+
+def _of_cpus(make: Callable) -> Callable:
+    @functools.wraps(make)
+    def constructed(self: Any, device_type: str, *args: Any, **kwargs: Any) -> None:
+        make(self, to_cpu(device_type), *args, **kwargs)
+
+    return constructed
 
 
 def _with_listed_splits(all_to_all_single: Callable) -> Callable:

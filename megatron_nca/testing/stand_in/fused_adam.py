@@ -49,6 +49,8 @@ class FusedAdam(torch.optim.Optimizer):
         for group in self.param_groups:
             group["step"] = group.get("step", 0) + 1
             for parameter in group["params"]:
+                # Transformer Engine's makes the state of every parameter, and ranks of FSDP with an empty part rely on it.
+                self._moments(parameter)
                 if parameter.grad is not None:
                     self._update(parameter, parameter.grad, group)
 

@@ -1,0 +1,137 @@
+"""`python tests/frameworks/audit.py SCRIPT ARGS...`: the launch on the stand-in, its switch audited on every rank.
+
+Before and after the transition, and after the step that follows it, each rank looks at its own tensors; what is wrong ends the
+launch. What was found right is printed as one line that begins with `audit:`.
+"""
+
+import sys
+
+import torch
+
+from megatron_nca.testing import install
+
+
+def main(argv: list[str]) -> None:
+    install()
+    from megatron_nca.training.transition import Transition
+
+    original = Transition.before_step
+
+    def before_step(transition, consumed, model, optimizer, scheduler):
+        audit = Audit(transition, model, optimizer)
+        crossed = original(transition, consumed, model, optimizer, scheduler)
+        if crossed:
+            audit.check_switch()
+            transition.audit = audit
+        elif getattr(transition, "audit", None) is not None:
+            transition.audit.check_step()
+            transition.audit = None
+        return crossed
+
+    Transition.before_step = before_step
+    from megatron_nca.__main__ import main as run_with_plugin
+
+    run_with_plugin(argv)
+
+
+class Audit:
+    def __init__(self, transition, model, optimizer):
+        from megatron_nca.training import reinit
+
+        self.model, self.optimizer = model, optimizer
+        self.targets = reinit._targets(model, transition.settings.reinit)
+        self.before = self.values()
+
+    def values(self):
+        return [local(target.parameter).detach().float().clone() for target in self.targets]
+
+    def check_switch(self):
+        self.after = self.values()
+        for target, old, new in zip(self.targets, self.before, self.after, strict=True):
+            assert old.numel() == 0 or target.part == "norms" or (old != new).float().mean() > 0.99, f"{target.name} is not new"
+        counts = self.check_masters(), self.check_moments(), self.check_replicas()
+        self.tell(len(self.targets), *counts)
+
+    def check_masters(self):
+        """Masters hold the weights that the model computes with."""
+        seen = 0
+        for leaf in leaves(self.optimizer):
+            for parameter in (p for chunk in self.model for p in chunk.parameters()):
+                master = getattr(parameter, "main_param", None)
+                # A quantized weight is another than its master.
+                if master is None or type(parameter) is not torch.nn.Parameter or not owns(leaf, parameter):
+                    continue
+                weight = parameter.detach()
+                if getattr(parameter, "main_param_sharded", False):
+                    held = leaf._get_model_param_range_map(parameter)["param"]
+                    weight = weight.reshape(-1)[held.start : held.end]
+                assert torch.equal(master.detach().to(weight.dtype).reshape(-1), weight.reshape(-1)), (
+                    "a master is another weight"
+                )
+                seen += 1
+        return seen
+
+    def check_moments(self):
+        seen = 0
+        for leaf in leaves(self.optimizer):
+            for state in getattr(leaf, "optimizer", leaf).state.values():
+                for key in ("exp_avg", "exp_avg_sq", "momentum_buffer"):
+                    if key in state:
+                        assert not local(state[key]).float().any(), f"{key} is not zero"
+                        seen += 1
+        return seen
+
+    def check_replicas(self):
+        """Ranks that hold the same part of a new weight hold the same values.
+
+        Other weights may be waiting for the next forward pass to gather what other ranks have updated.
+        """
+        from megatron.core import parallel_state
+
+        dense = parallel_state.get_data_parallel_group(with_context_parallel=True)
+        seen = 0
+        for target, ours in zip(self.targets, self.after, strict=True):
+            group = parallel_state.get_expert_data_parallel_group() if target.is_expert else dense
+            if hasattr(target.parameter, "to_local") or torch.distributed.get_world_size(group) == 1:
+                continue
+            first = ours.clone()
+            torch.distributed.broadcast(first, torch.distributed.get_global_rank(group, 0), group=group)
+            assert torch.equal(first, ours), f"{target.name} differs between replicas"
+            seen += 1
+        return seen
+
+    def check_step(self):
+        """A step moves a weight a little; one that is nearer to what it was has been taken back."""
+        for target, old, new, now in zip(self.targets, self.before, self.after, self.values(), strict=True):
+            assert old.numel() == 0 or (now - new).norm() <= 0.5 * (now - old).norm() + 1e-6, f"{target.name} went back"
+        print("audit: nothing went back after a step", flush=True)
+
+    def tell(self, targets, masters, moments, replicas):
+        rank = torch.distributed.get_rank()
+        print(
+            f"audit: rank {rank}: {targets} new, {masters} masters equal, {moments} moments zero, {replicas} replicas equal",
+            flush=True,
+        )
+
+
+def local(tensor):
+    """What this rank holds of a DTensor; any other tensor as it is."""
+    tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return tensor.dequantize() if hasattr(tensor, "dequantize") and "Float8" in type(tensor).__name__ else tensor
+
+
+def leaves(optimizer):
+    from megatron_nca.training.optimizer import leaves as all_of
+
+    return list(all_of(optimizer))
+
+
+def owns(leaf, parameter):
+    owned = getattr(leaf, "model_param_gbuf_map", None)
+    if owned is not None:
+        return parameter in owned
+    return any(parameter is other for group in getattr(leaf, "float16_groups", []) for other in group)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

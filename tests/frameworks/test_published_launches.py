@@ -1,0 +1,71 @@
+"""One entry added to Megatron-LM's own launches: each family of published cases goes through the switch, audited on every rank.
+
+`docs/versions.md` has the table of what each version's cases came to, and how many cases stand behind each row.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from megatron_nca.testing.checkouts import find_checkouts
+from megatron_nca.testing.megatron_lm import Run
+from tests.frameworks import published
+
+pytestmark = pytest.mark.slow
+
+AUDIT = Path(__file__).with_name("audit.py")
+ITERATIONS, SWITCH = 8, 4
+DATA = "nca:tokens=2048,grid=4,colors=3,gzip=none,trajectory=64"
+"""2,048 tokens are four batches of eight samples of 64 tokens."""
+
+OURS = (
+    *("--seq-length", "64", "--max-position-embeddings", "64", "--train-iters", str(ITERATIONS), "--lr", "1e-3"),
+    *("--min-lr", "1e-4", "--lr-decay-style", "cosine", "--lr-warmup-iters", "1", "--log-interval", "1", "--eval-iters", "0"),
+    *("--eval-interval", "1000", "--split", "90,5,5", "--make-vocab-size-divisible-by", "64"),
+)
+
+
+@dataclass(frozen=True)
+class Published(Run):
+    """A scaled case, audited at the switch."""
+
+    script: str = "pretrain_gpt.py"
+
+    @property
+    def command(self):
+        python, _, _, *rest = super().command
+        script = str(self.checkout.path / self.script)
+        return (python, str(AUDIT), *(script if word == str(self.checkout.script) else word for word in rest))
+
+
+def launches():
+    """A case of each family of every checkout, or what says why there is none."""
+    if not find_checkouts():
+        yield pytest.param(None, marks=pytest.mark.skip(reason="MEGATRON_LM names no checkout of Megatron-LM"), id="none")
+    for checkout in find_checkouts():
+        for family, cases in published.by_family(published.read_cases(checkout)).items():
+            if cases:
+                yield pytest.param((checkout, cases[0]), id=f"{checkout.path.name}-{family}")
+
+
+@pytest.mark.parametrize("launch", launches())
+def test_a_published_launch_goes_through_the_switch(launch, corpus, tmp_path):
+    go(*launch, corpus, tmp_path)
+
+
+def go(checkout, case, corpus, folder):
+    """Run a case through the switch; returns what the audits of its first rank say."""
+    scaled = published.scale(case, checkout)
+    data = ("--data-path", DATA, str(corpus))
+    run = Published(
+        checkout, (*OURS, *scaled.flags, *data), script=scaled.script, model=(), environment=scaled.environment, **scaled.layout
+    )
+    log = run.complete(folder)
+    outputs = [(folder / f"rank{rank}.log").read_text() for rank in range(run.world_size)]
+    for rank, output in enumerate(outputs):
+        assert re.search(rf"audit: rank {rank}: \d+ new, \d+ masters equal, [1-9]\d* moments zero", output)
+        assert "audit: nothing went back after a step" in output
+    assert max(log.losses) == ITERATIONS
+    return re.findall(r"audit: (.*)", outputs[0])
