@@ -54,6 +54,12 @@ class NCADataModule(pre_training.PreTrainingDataModule):
         self.callback.attach(self)
         super().setup(stage)
 
+    def train_dataloader(self) -> Any:
+        """Restore the record of the checkpoint that has been read, before NeMo's sampler looks for what it has left."""
+        loader = super().train_dataloader()
+        self.callback.restore()
+        return loader
+
 
 def _signature() -> inspect.Signature:
     """Name every argument, as NeMo's checkpoints and NeMo-Run's command line read them off the signature."""

@@ -2,7 +2,8 @@
 
 attach                      attach, validate; called by the data module's setup
 load_state_dict             keeps the record; NeMo reads a checkpoint after its datasets are built
-on_train_start              restore, and NeMo's learning rate, see step_learning_rate
+restore                     restore; called by the data module's train_dataloader
+on_train_start              NeMo's learning rate, see step_learning_rate
 on_train_batch_start        before_step, the scalars
 on_megatron_microbatch_end  observe
 on_validation_end           evaluate
@@ -79,11 +80,16 @@ class NCACallback(lightning.Callback):
         """Keep a checkpoint's record until it is known how far the run is."""
         self._loaded = state_dict.get(RECORD, state_dict.get(OLDER_RECORD))
 
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Restore, and give the learning rate its two schedules."""
-        self._is_training = True
-        if trainer.global_step > 0:
+    def restore(self) -> None:
+        """Hand the record over, once; called by the data module when it is known how far the run is."""
+        trainer = self._data.trainer
+        if trainer.global_step > 0 and not self._is_training:
+            self._is_training = True
             self.run.restore(self._loaded, self._consumed(trainer))
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Give the learning rate its two schedules."""
+        self._is_training = True
         plan = self.run.plan
         if plan is None or plan.switch is None or self.options.lr_at_switch != "restart":
             return

@@ -1,6 +1,7 @@
 """Bridge's own ``pretrain`` from NCA to text, of a model that a CPU trains in seconds; the CPU stands in for a GPU.
 
     python tests/bridge/tiny_pretrain.py TEXT --folder FOLDER [--die-after STEP] [--sleep-after STEP SECONDS] [OVERRIDE ...]
+    python tests/bridge/tiny_pretrain.py TEXT --folder FOLDER --path WORD ... -- [OVERRIDE ...]
 
 TEXT is the prefix of an indexed dataset. Run again with the same FOLDER, it goes on from the last checkpoint. With --die-after
 the last rank kills itself after that step, as a lost node would; with --sleep-after that step takes so many seconds longer.
@@ -38,6 +39,7 @@ from megatron.bridge.training.pretrain import pretrain
 from megatron.bridge.training.utils.omegaconf_utils import process_config_with_overrides
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 
+import megatron_nca
 from megatron_nca.frameworks.megatron_bridge import with_nca
 
 STEPS, SEQUENCE, BATCH = 24, 64, 8
@@ -105,8 +107,15 @@ def main() -> None:
     parser.add_argument("--folder", required=True)
     parser.add_argument("--die-after", type=int)
     parser.add_argument("--sleep-after", type=int, nargs=2)
+    parser.add_argument("--path", nargs="+")
     args, overrides = parser.parse_known_args()
-    cfg = process_config_with_overrides(with_nca(config(args.folder), ENTRY, args.text), cli_overrides=overrides)
+    cfg = config(args.folder)
+    if args.path is None:
+        with_nca(cfg, ENTRY, args.text)
+    else:
+        megatron_nca.register()
+        cfg.dataset.blend = megatron.core.datasets.utils.get_blend_from_list(args.path)
+    cfg = process_config_with_overrides(cfg, cli_overrides=[word for word in overrides if word != "--"])
     pretrain(cfg, forward_step, callbacks=[PrintState(args.die_after, args.sleep_after)])
 
 

@@ -370,21 +370,24 @@ class NeMo(Driver):
             log_every_n_steps=1,
             optimizers=[SimpleNamespace(mcore_optimizer=machine.optimizer)],
             lr_scheduler_configs=[SimpleNamespace(scheduler=self.annealing)],
-            strategy=SimpleNamespace(
+            strategy=_strategy(
                 megatron_parallel=[machine.model], cluster_environment=SimpleNamespace(global_rank=lambda: 0)
             ),
             loggers=[SimpleNamespace(log_metrics=log.add_scalars)],
             val_check_interval=5, limit_test_batches=1,
         )  # fmt: skip
-        self.data.trainer = self.trainer
+        self.data.trainer = self.data.data_sampler.trainer = self.trainer
         self.data.setup()
         machine.dataset = self.data._train_ds
         [self.callback] = self.trainer.callbacks
         if checkpoint is not None:
             machine.load(checkpoint, self.annealing, load_optimizer)
             self.callback.load_state_dict(checkpoint.stacks_own)
-            self.trainer.global_step = self.data.data_sampler.init_global_step = checkpoint.step
+            self.trainer.global_step = checkpoint.step
             self.data.data_sampler.init_consumed_samples = checkpoint.consumed
+        self.data.train_dataloader()
+        if machine.consumed >= len(machine.dataset):
+            raise RuntimeError(f"no samples left to consume: {machine.consumed}, {len(machine.dataset)}")
         self.callback.on_train_start(self.trainer, self.module)
 
     def step(self, launch: Launch, machine: Machine) -> None:
@@ -412,6 +415,19 @@ class NeMo(Driver):
         return Checkpoint(
             machine.step, machine.consumed, machine.states(self.annealing), copy.deepcopy(self.callback.state_dict())
         )
+
+
+def _strategy(**attributes: Any) -> Any:
+    """Return a strategy of the class that the real sampler asks for, or of none where that is a stand-in."""
+    if not is_real("nemo"):
+        return SimpleNamespace(**attributes)
+    from nemo.lightning.pytorch.strategies import MegatronStrategy
+    from nemo.utils import AppState
+
+    AppState().data_parallel_size = 1
+    strategy = object.__new__(MegatronStrategy)
+    vars(strategy).update(attributes)
+    return strategy
 
 
 class Own(Driver):

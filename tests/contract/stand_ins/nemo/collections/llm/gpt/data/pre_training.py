@@ -64,3 +64,7 @@ class PreTrainingDataModule(lightning.LightningDataModule):
 
     def setup(self, stage=""):
         self.build(self.trainer.max_steps * self.data_sampler.global_batch_size)
+
+    def train_dataloader(self):
+        self.data_sampler.init_global_step = self.trainer.global_step
+        return self._train_ds
