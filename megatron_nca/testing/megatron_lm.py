@@ -12,7 +12,6 @@ The same flags serve Megatron-LM 0.14 to 0.19; what differs is a table here.
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from pathlib import Path
 import megatron_nca
 from megatron_nca.testing import holding
 from megatron_nca.testing.checkouts import Checkout, compile_helpers, extension_suffix
+from megatron_nca.testing.ports import free_ports
 from megatron_nca.testing.training_log import TrainingLog, parse_log
 
 # What has no counterpart outside a GPU.
@@ -138,7 +138,7 @@ class Run:
         """
         compile_helpers(self.checkout, self.python)
         folder.mkdir(parents=True, exist_ok=True)
-        port = _free_port()
+        [port] = free_ports(1)
         processes = [self._start_rank(rank, port, folder) for rank in range(self.world_size)]
         return Ranks(folder, processes, second_is_mean=self.checkout.version[:2] >= _FIRST_LOSS_LOGGED_TWICE)
 
@@ -335,9 +335,3 @@ class Ranks:
         rank = len(self._processes) - 1 if failed is None else failed
         tail = "\n".join(self.output(rank).splitlines()[-_TAIL_LINES:])
         return RunError(f"the run in {self._folder} {what}. Rank {rank} says:\n{tail}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

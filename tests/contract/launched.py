@@ -21,7 +21,8 @@ from typing import Any
 
 from megatron_nca.stacks import BRIDGE, MEGATRON_LM, NEMO
 from megatron_nca.testing.checkouts import Checkout, find_checkouts
-from megatron_nca.testing.megatron_lm import Run, RunError, _free_port
+from megatron_nca.testing.megatron_lm import Run, RunError
+from megatron_nca.testing.ports import free_ports
 
 PROJECT = Path(__file__).parents[2]
 ENTRY = "nca:tokens=5000,grid=4,colors=3,gzip=none,trajectory=64"
@@ -153,7 +154,13 @@ def _words(flag: str, *values: Any) -> list[str]:
 def run_script(command: Sequence[Any], folder: Path) -> tuple[bool, str]:
     """Run a script as rank 0 of one; returns whether it succeeded and what it printed."""
     folder.mkdir(parents=True, exist_ok=True)
-    one_rank = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    one_rank = {
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_ports(1)[0]),
+    }
     environment = {**os.environ, **one_rank, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
     log = folder / "log"
     with log.open("w") as output:

@@ -3,10 +3,11 @@
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import time
 from pathlib import Path
+
+from megatron_nca.testing.ports import free_ports
 
 NODES = ("n1", "n2")
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "scontrol", "squeue", "scancel")
@@ -71,7 +72,7 @@ class Cluster:
     def __enter__(self) -> "Cluster":
         # munged refuses a socket in a folder that not everybody may enter.
         self.folder.chmod(0o755)
-        controller, first, second = _free_ports(3)
+        controller, first, second = free_ports(3)
         settings = CONFIGURATION.format(folder=self.folder, controller=controller, first=first, second=second)
         (self.folder / "slurm.conf").write_text(settings)
         (self.folder / "state").mkdir()
@@ -155,11 +156,3 @@ def _wait(condition, timeout: float, problem: str, logs: Path | None = None) -> 
             ]
             raise TimeoutError(f"{problem} in {timeout:g} s\n" + "\n".join(tails))
         time.sleep(0.3)
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as probes:
-        sockets = [probes.enter_context(socket.socket()) for _ in range(count)]
-        for probe in sockets:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in sockets]
