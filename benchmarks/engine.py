@@ -24,9 +24,9 @@ import psutil
 from benchmarks.yardstick import Yardstick
 from megatron_nca import NCAConfig, NCASource
 from megatron_nca.automaton.compiled import CompiledEngine
-from megatron_nca.automaton.complexity import PROBE_FRAMES, gzip_size
+from megatron_nca.automaton.complexity import PROBE_FRAMES
 from megatron_nca.automaton.source import ENGINES
-from megatron_nca.automaton.tokens import encode_patches, frames_for
+from megatron_nca.automaton.tokens import frames_for
 
 LENGTH = 1025
 BANDS = {"unfiltered": None, "0.5-1.0": (0.5, 1.0), "0.3-0.4": (0.3, 0.4)}
@@ -119,8 +119,10 @@ def shares(rounds: int, trajectories: int = 256) -> dict[str, float]:
         "rules": lambda: workload.roll_out(still, only_first_frame=True),
         "argmax": lambda: workload.roll_out(argmax),
         "grids": lambda: workload.roll_out(engine),
-        "tokens": lambda: workload.tokens(engine),
-        "gzip": lambda: [gzip_size(probe) for probe in workload.probes],
+        "probes": lambda: workload.roll_out_probes(engine, PROBE_FRAMES),
+        "search": lambda: engine.find_rules(workload.rules),
+        "frames": lambda: workload.roll_out_trajectories(engine, workload.frames),
+        "tokens": lambda: engine.tokens(workload.rules, workload.accepted, workload.rules, LENGTH),
     }
     taken: dict[str, list[float]] = {name: [] for name in actions}
     for _ in range(rounds):
@@ -134,11 +136,12 @@ def differences(taken: dict[str, float]) -> dict[str, float]:
     parts = {
         "stepping": taken["argmax"] - taken["rules"],
         "noise": taken["grids"] - taken["argmax"],
-        "gzip": taken["gzip"],
-        "tokens": taken["tokens"] - taken["grids"],
+        "compressed sizes": taken["search"] - taken["probes"],
+        "tokens": taken["tokens"] - taken["frames"],
         "rules and initial states": taken["rules"],
     }
-    parts["Python"] = taken["whole"] - sum(parts.values())
+    parts["Python"] = taken["whole"] - taken["search"] - taken["tokens"]
+    parts["rest, and what differs between calls"] = taken["whole"] - sum(parts.values())
     return {**parts, "all": taken["whole"]}
 
 
@@ -151,7 +154,6 @@ class Workload:
         accepted: Their accepted attempts.
         candidate_rules: Rule numbers of all candidates scored to find them.
         candidate_attempts: Their attempts.
-        probes: What is compressed to score them.
         frames: Of a trajectory.
     """
 
@@ -159,7 +161,6 @@ class Workload:
     accepted: np.ndarray
     candidate_rules: np.ndarray
     candidate_attempts: np.ndarray
-    probes: list[bytes]
     frames: int
 
     @classmethod
@@ -169,21 +170,21 @@ class Workload:
         accepted = source.engine.find_rules(rules)
         candidate_rules = np.repeat(rules, accepted + 1)
         candidate_attempts = np.concatenate([np.arange(count + 1) for count in accepted])
-        grids = source.engine.grids(candidate_rules, candidate_attempts, candidate_rules, PROBE_FRAMES)
-        probes = [row.tobytes() for row in encode_patches(source.config, grids).reshape(len(grids), -1)]
-        return cls(rules, accepted, candidate_rules, candidate_attempts, probes, frames_for(source.config, LENGTH))
+        return cls(rules, accepted, candidate_rules, candidate_attempts, frames_for(source.config, LENGTH))
 
     def roll_out(self, engine: CompiledEngine, only_first_frame: bool = False) -> None:
         """Roll out the candidates' probes, from other initial states, and the trajectories."""
         probe, frames = (1, 1) if only_first_frame else (PROBE_FRAMES, self.frames)
-        engine.grids(self.candidate_rules, self.candidate_attempts, self.candidate_rules, probe)
-        engine.grids(self.rules, self.accepted, self.rules, frames)
+        self.roll_out_probes(engine, probe)
+        self.roll_out_trajectories(engine, frames)
 
-    def tokens(self, engine: CompiledEngine) -> None:
-        """Roll out and encode the same."""
-        probe = PROBE_FRAMES * engine.config.frame_length
-        engine.tokens(self.candidate_rules, self.candidate_attempts, self.candidate_rules, probe)
-        engine.tokens(self.rules, self.accepted, self.rules, LENGTH)
+    def roll_out_probes(self, engine: CompiledEngine, frames: int) -> None:
+        """Roll out as many frames of each candidate as of a probe."""
+        engine.grids(self.candidate_rules, self.candidate_attempts, self.candidate_rules, frames)
+
+    def roll_out_trajectories(self, engine: CompiledEngine, frames: int) -> None:
+        """Roll out the trajectories."""
+        engine.grids(self.rules, self.accepted, self.rules, frames)
 
 
 def start_up() -> dict[str, float]:

@@ -1,26 +1,39 @@
 """The process as one would first write it with numba: the same tokens with none of the compiled engine's ideas.
 
 Coordinates wrap by modulo, a cell is scored on its own in integers, noise is drawn for every colour of every cell, and a
-trajectory that has come to rest is stepped on. Only the stepping is here; rules, initial states, the search and the tokens are
-the reference's, in batches that make numpy's share small.
+trajectory that has come to rest is stepped on; probes are compressed by zlib. Rules, initial states, the search and the tokens
+are the reference's, in batches that make numpy's share small.
 """
 
 from __future__ import annotations
+
+import zlib
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from megatron_nca.automaton.complexity import GZIP_EXTRA
 from megatron_nca.automaton.kernels import address, philox
 from megatron_nca.automaton.philox import Purpose
 from megatron_nca.automaton.reference import Indices, ReferenceEngine, States
 from megatron_nca.automaton.rule import HIDDEN, Rules
+from megatron_nca.automaton.tokens import encode_patches
 
 
 class Yardstick(ReferenceEngine):
     """Rollouts of one process, one trajectory at a time in plain loops."""
 
     name = "yardstick"
+
+    def accepted(self, rules: Indices, attempts: Indices) -> npt.NDArray[np.bool_]:
+        """Tell which candidates lie in the band; needs the original zlib."""
+        if self.config.gzip is None:
+            return np.ones(len(rules), dtype=bool)
+        raw = encode_patches(self.config, self.probe(rules, attempts)).reshape(len(rules), -1).astype("<i4")
+        lo, hi = self.config.gzip
+        sizes = [len(zlib.compress(row.tobytes(), 9)) + GZIP_EXTRA for row in raw]
+        return np.array([lo < size / (4 * raw.shape[1]) < hi for size in sizes], dtype=bool)
 
     def _rollout(
         self, rules: Rules, index: Indices, attempt: Indices, frames: int, purposes: tuple[Purpose, Purpose, Purpose]

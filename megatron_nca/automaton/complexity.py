@@ -1,33 +1,48 @@
 """Complexity of a rule: how well gzip compresses the tokens of a probe trajectory, and the search for a rule in a band.
 
 The score is the size of the gzip stream (deflate at level 9, 18 bytes of header and trailer) over the raw size of the patch
-tokens of ten frames as little-endian int32, delimiters left out.
+tokens of ten frames as little-endian int32, delimiters left out. The size is computed here (deflate.py): no library is asked.
 """
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
 from megatron_nca.automaton.config import NCAConfig, format_setting
+from megatron_nca.automaton.deflate import deflated_size
 from megatron_nca.automaton.philox import MAX_ATTEMPTS
 from megatron_nca.automaton.tokens import encode_patches
 from megatron_nca.errors import ConfigError
 
 PROBE_FRAMES = 10
-GZIP_LEVEL = 9
 GZIP_EXTRA = 12
 """A gzip stream wraps the deflated data in 18 bytes, a zlib stream in 6."""
+MAX_SIZE = 2**40
+"""Above that of any probe."""
 
 Indices = npt.NDArray[np.int64]
 
 
 def gzip_size(data: bytes) -> int:
     """Return the size in bytes of the gzip stream of ``data``, no file name in its header."""
-    return len(zlib.compress(data, GZIP_LEVEL)) + GZIP_EXTRA
+    return deflated_size(data) + GZIP_EXTRA
+
+
+def sizes_in_band(band: tuple[float, float], raw: int) -> tuple[int, int]:
+    """Return the least and the greatest size of a gzip stream whose ratio to ``raw`` bytes lies inside a band.
+
+    The ratio is the float64 quotient, so these are found with it; the first is above the second where no size lies inside.
+    """
+    lo, hi = band
+    least, most = int(min(lo * raw, MAX_SIZE)) - 2, int(min(hi * raw, MAX_SIZE)) + 2
+    while not least / raw > lo and least < MAX_SIZE:
+        least += 1
+    while not most / raw < hi and most > 0:
+        most -= 1
+    return least, most
 
 
 def gzip_ratio(config: NCAConfig, grids: npt.NDArray[np.uint8]) -> float:

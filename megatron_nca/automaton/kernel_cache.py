@@ -11,6 +11,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from megatron_nca.errors import EnvironmentMismatchError
+
 logger = logging.getLogger(__name__)
 
 
@@ -61,7 +63,15 @@ def forgiving_cache(function: Any) -> None:
 
     Args:
         function: A dispatcher, as ``numba.njit`` returns it.
+
+    Raises:
+        EnvironmentMismatchError: Numba's compiler is turned off.
     """
+    if not hasattr(function, "_cache"):
+        raise EnvironmentMismatchError(
+            "NUMBA_DISABLE_JIT is set, so numba compiles nothing in this process, and the engine's kernels are meant to be "
+            "compiled; unset it"
+        )
     if isinstance(function._cache, ForgivingCache):
         return
     try:

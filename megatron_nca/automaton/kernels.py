@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,misc"
-"""The compiled engine's kernels: the reference's steps on sixteen cells at a time.
+"""The compiled engine's steps: the reference's, on sixteen cells at a time.
 
 Where the reference works on whole arrays, these work on a few rows of cells that fit the first-level cache, in three passes:
 
@@ -16,8 +16,8 @@ Scores are sums of integer products below 2**24, for which float32 is exact in a
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from megatron_nca.automaton.jit import inlined, kernel
 from megatron_nca.automaton.philox import MULTIPLIERS, ROUNDS, WEYL, Purpose
 from megatron_nca.automaton.rule import FEATURES, HIDDEN, READOUT_BITS, TABLE_BITS
 from megatron_nca.automaton.tables import WEIGHT_BITS
@@ -37,10 +37,6 @@ TABLE_SHIFT = 2 * WEIGHT_BITS - TABLE_BITS
 READOUT_SHIFT = WEIGHT_BITS - READOUT_BITS
 PURPOSE_WEIGHTS = np.uint64(Purpose.WEIGHTS)
 ZERO, UNIT = np.float32(0), np.float32(1)
-
-
-# Scores are finite integers below 2**24: no order of summation and no contraction changes them.
-kernel = njit(nogil=True, fastmath={"contract", "reassoc", "nnan", "nsz"}, error_model="numpy")
 
 
 @kernel
@@ -275,83 +271,23 @@ def advance(state, after, table, readout, buffers, grid, colors, units, room, bi
     return steady
 
 
-@kernel
-def record(state, grid, frame):
+@inlined
+def record(state, grid, cells):
     """Copy a state without its halo."""
     for y in range(grid):
         for x in range(grid):
-            frame[y, x] = state[(y + 1) * (grid + 2) + x + 1]
+            cells[y * grid + x] = state[(y + 1) * (grid + 2) + x + 1]
 
 
-@kernel
-def roll_out(rules, attempts, trajectories, draw_attempts, purposes, sizes, scale, key, quantiles, odds, noise, grids):
-    """Roll out a batch of trajectories into ``grids``, uint8 (batch, frames, grid, grid).
-
-    ``sizes`` is (grid, colors, burn_in, dt, hidden units), int64; ``scale`` (bias, spread), float32; ``purposes`` (logits,
-    cells, noise).
-    """
-    grid, colors, burn_in, dt = sizes[0], sizes[1], sizes[2], sizes[3]
-    # Known at run time only: a loop of a constant sixteen would be unrolled and not vectorised.
-    units = np.uint64(sizes[4])
-    bias, spread = scale[0], scale[1]
-    k0, k1 = key[0], key[1]
-    width = grid + 2
-    state, after = np.zeros(width * width, dtype=np.uint8), np.zeros(width * width, dtype=np.uint8)
-    draws = np.empty(weight_words(colors), dtype=np.uint16)
-    bounds = np.empty(colors, dtype=np.uint64)
-    table = np.empty(9 * colors * HIDDEN, dtype=np.float32)
-    readout = np.empty(HIDDEN * colors, dtype=np.float32)
-    lanes = -(-(max(CELLS_AT_ONCE // grid, 1) * grid) // LANES) * LANES
-    room = np.uint64(lanes)
-    buffers = (
-        np.zeros(lanes * HIDDEN, dtype=np.float32),
-        np.zeros(lanes * HIDDEN, dtype=np.float32),
-        np.zeros(lanes * colors, dtype=np.float32),
-        np.zeros(lanes, dtype=np.float32),
-        np.zeros(lanes, dtype=np.float32),
-        np.zeros(lanes, dtype=np.float32),
-    )
-    for item in range(len(rules)):
-        index, attempt = trajectories[item], draw_attempts[item]
-        sample_rule(rules[item], attempts[item], colors, k0, k1, quantiles, draws, table, readout)
-        initial_state(index, attempt, purposes[0], purposes[1], grid, colors, k0, k1, odds, draws, bounds, state)
-        where = address(purposes[2], index, attempt)
-        step, steady = 0, False
-        for frame in range(grids.shape[1]):
-            while step < burn_in + frame * dt and not steady:
-                steady = advance(
-                    state, after, table, readout, buffers, grid, colors, units, room, bias, spread, noise, where, step, k0, k1
-                )  # fmt: skip
-                state, after = after, state
-                step += 1
-            record(state, grid, grids[item, frame])
-
-
-@kernel
-def weight_words(colors):
-    """Room for the draws of a rule, in whole blocks."""
-    count = 9 * (colors + 2) * FEATURES + FEATURES * HIDDEN + HIDDEN * colors
-    return (count + 7) // 8 * 8
-
-
-@kernel
-def encode(grids, patch, colors, framed, tokens):
-    """Write patch tokens of frames (batch, frames, grid, grid) into int32 (batch, length), between delimiters if ``framed``."""
-    side = grids.shape[2] // patch
-    delimiters = 1 if framed else 0
-    frame_length = side * side + 2 * delimiters
-    opening = np.int32(colors ** (patch * patch))
-    for item in range(len(tokens)):
-        for place in range(tokens.shape[1]):
-            frame, inside = place // frame_length, place % frame_length - delimiters
-            if inside < 0:
-                tokens[item, place] = opening
-            elif inside == side * side:
-                tokens[item, place] = opening + 1
-            else:
-                top, left = inside // side * patch, inside % side * patch
-                number = 0
-                for y in range(patch - 1, -1, -1):
-                    for x in range(patch - 1, -1, -1):
-                        number = number * colors + grids[item, frame, top + y, left + x]
-                tokens[item, place] = number
+@inlined
+def encode(cells, grid, patch, colors, patches):
+    """Write a frame's patch tokens, int32 (patches,)."""
+    side, number = grid // patch, np.uint64(0)
+    for top in range(0, side * patch, patch):
+        for left in range(0, side * patch, patch):
+            token = 0
+            for y in range(top + patch - 1, top - 1, -1):
+                for x in range(left + patch - 1, left - 1, -1):
+                    token = token * colors + cells[np.uint64(y * grid + x)]
+            patches[number] = token
+            number += ONE

@@ -25,7 +25,6 @@ from megatron_nca.automaton.philox import DRAWS_PER_BLOCK, Key, Purpose
 from megatron_nca.automaton.rule import NEIGHBOURHOOD, Rules, logit_scale, sample_rules
 from megatron_nca.automaton.tables import GUMBEL_BITS, gumbel_table, odds_table
 from megatron_nca.automaton.tokens import encode_frames, encode_patches, frames_for
-from megatron_nca.automaton.zlib_check import check_zlib
 
 CENTRE = NEIGHBOURHOOD.index((0, 0))
 
@@ -44,8 +43,6 @@ class ReferenceEngine:
     name = "reference"
 
     def __init__(self, config: NCAConfig, key: Key) -> None:
-        if config.gzip is not None:
-            check_zlib()
         self.config = config
         self.key = key
         self.search = BandSearch(config)

@@ -7,7 +7,6 @@ import importlib.metadata
 import os
 import platform
 import sys
-import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import megatron_nca
-from megatron_nca.automaton import zlib_check
+from megatron_nca.automaton import known_sizes
 from megatron_nca.automaton.config import NCAConfig
 from megatron_nca.automaton.source import NCASource
 from megatron_nca.cli.common import FINDING, OK, add_command, print_json
@@ -82,7 +81,6 @@ def versions() -> dict[str, str | None]:
         "megatron-nca": megatron_nca.__version__,
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "zlib": zlib.ZLIB_RUNTIME_VERSION,
     }
     return found | {package: _version(package) for package in PACKAGES}
 
@@ -94,8 +92,7 @@ def checks(own: str, expected: str | None = None) -> list[Check]:
         own: This machine's fingerprint.
         expected: What it should be, or None.
     """
-    found = [_checked("zlib", zlib_check.check_zlib, "compresses the known inputs to the known sizes")]
-    # With another zlib no engine with a band starts, which has been told.
+    found = [_checked("complexity score", known_sizes.check_sizes, "sizes the known inputs as every machine does")]
     found.append(_checked("engines", _compare_engines, "the compiled engine makes the reference's tokens"))
     found += [_kernel_cache(), _megatron_core(), _megatron_lm(), _transformer_engine()]
     if expected is not None:
@@ -122,15 +119,15 @@ def _compare_engines() -> None:
 
 
 def _kernel_cache() -> Check:
-    from megatron_nca.automaton import kernels
+    from megatron_nca.automaton import production
 
-    dispatcher: Any = kernels.roll_out
+    dispatcher: Any = production.produce
     folder = getattr(dispatcher._cache, "cache_path", None)
     if folder is None:
         return Check(
             "kernel cache", ABSENT, "no folder to write to, so every process compiles for seconds; set NUMBA_CACHE_DIR to one"
         )
-    kept = len(list(Path(folder).glob("kernels.*.nbc")))
+    kept = len(list(Path(folder).glob("*.nbc")))
     return Check("kernel cache", OK_MARK, f"{kept} kernels in {folder}")
 
 

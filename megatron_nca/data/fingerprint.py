@@ -56,6 +56,6 @@ def check_ranks_agree(own: str) -> None:
         shown = ", ".join(map(str, others[:16])) + (f" and {len(others) - 16} more" if len(others) > 16 else "")
         raise EnvironmentMismatchError(
             f"ranks do not make the same NCA tokens: {len(others)} of {len(gathered)} differ from the rest, rank {shown} "
-            f"(rank {others[0]}: {gathered[others[0]]}; the rest: {common}). Their zlib, numpy or megatron-nca is another; run "
+            f"(rank {others[0]}: {gathered[others[0]]}; the rest: {common}). Their numpy or megatron-nca is another; run "
             "every rank from one image"
         )

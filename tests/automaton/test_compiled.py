@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from megatron_nca import NCAConfig, NCASource
 from megatron_nca.automaton.complexity import gzip_ratio
-from megatron_nca.automaton.kernels import encode, roll_out
+from megatron_nca.automaton.production import produce
 
 SETTINGS = sorted((Path(__file__).parents[1] / "data" / "reference").glob("*.npz"))
 BANDED = NCAConfig(gzip=(0.5, 1.0))
@@ -154,7 +154,7 @@ def read_and_count(source, first, results):
 
 def compilations():
     """Signatures that were compiled or loaded in this process."""
-    return len(roll_out.signatures) + len(encode.signatures)
+    return len(produce.signatures)
 
 
 def in_processes(source, method, firsts):

@@ -1,16 +1,14 @@
-import zlib
-
 import pytest
 
-from megatron_nca.automaton import zlib_check
+from megatron_nca.automaton import known_sizes
 
 
 @pytest.fixture
-def another_zlib(monkeypatch):
-    monkeypatch.setattr(zlib_check, "sizes", lambda: tuple(size + 1 for size in zlib_check.KNOWN_SIZES))
-    zlib_check.check_zlib.cache_clear()
+def another_score(monkeypatch):
+    monkeypatch.setattr(known_sizes, "deflated_size", len)
+    known_sizes.check_sizes.cache_clear()
     yield
-    zlib_check.check_zlib.cache_clear()
+    known_sizes.check_sizes.cache_clear()
 
 
 def states(told):
@@ -20,8 +18,7 @@ def states(told):
 def test_a_healthy_machine_is_told_so(succeed):
     told = succeed("doctor")
     assert told["healthy"]
-    assert told["versions"]["zlib"] == zlib.ZLIB_RUNTIME_VERSION
-    assert {states(told)[name] for name in ("zlib", "engines", "Megatron-Core")} == {"ok"}
+    assert {states(told)[name] for name in ("complexity score", "engines", "Megatron-Core")} == {"ok"}
 
 
 def test_the_fingerprint_alone_is_one_line_and_does_not_change(command, succeed):
@@ -40,10 +37,10 @@ def test_a_node_with_another_fingerprint_fails(command, succeed):
     assert states(told)["fingerprint"] == "FAILED"
 
 
-def test_another_zlib_fails(command, another_zlib):
+def test_another_score_fails(command, another_score):
     code, out, _ = command("doctor")
     assert code == 1
-    assert "FAILED  this Python's zlib" in out
+    assert "FAILED  the complexity score of 24 of 24 known inputs" in out
 
 
 def test_another_dataset_builder_fails(succeed, monkeypatch):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from megatron_nca.automaton import zlib_check
+from megatron_nca.automaton import compiled, tables
 from megatron_nca.data.entry import parse_entry
 from megatron_nca.data.fingerprint import check_ranks_agree, fingerprint
 from megatron_nca.errors import EnvironmentMismatchError
@@ -19,11 +19,12 @@ def test_other_samples_have_another(text):
 
 
 def test_a_machine_that_refuses_says_why_instead(monkeypatch):
-    zlib_check.check_zlib.cache_clear()
-    monkeypatch.setattr(zlib_check, "KNOWN_SIZES", (0,) * 24)
-    assert fingerprint([WEB], 1).startswith("EnvironmentMismatchError: this Python's zlib")
+    monkeypatch.setitem(tables.DIGESTS, "odds_table", "0" * 64)
+    tables.odds_table.cache_clear()
+    compiled.tables.cache_clear()
+    assert fingerprint([parse_entry("nca:temperature=0.0123")], 1).startswith("EnvironmentMismatchError: odds_table: digest")
     monkeypatch.undo()
-    zlib_check.check_zlib.cache_clear()
+    tables.odds_table.cache_clear()
 
 
 def world(monkeypatch, fingerprints):

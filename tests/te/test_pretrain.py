@@ -51,7 +51,7 @@ LAYOUTS = {
 }
 
 
-@pytest.fixture(scope="module", params=checkouts(), ids=lambda checkout: checkout.tag if checkout else "none")
+@pytest.fixture(scope="module", params=checkouts(), ids=lambda checkout: checkout.tag)
 def checkout(request):
     return request.param
 
