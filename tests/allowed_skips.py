@@ -17,5 +17,6 @@ ALLOWED = {
     r"Megatron-FSDP as it is since Megatron-Core 0\.16": "before that its launches are Megatron-LM's experiments",
     r"needs Chromium": "the browser cannot be had on some machines; .ci/run installs it where it can",
     r"Transformer Engine's Python is not installed; make test-te brings it": "it wants packages of its own; make test-te",
+    r"is not installed; its sizes need not be right here": "pip install zlib-ng isal; without zlib at all it runs everywhere",
     r"Megatron-Core's fused MLP makes its operations at the first step": "there is nothing to look at before it",
 }  # fmt: skip
