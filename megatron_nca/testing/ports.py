@@ -20,7 +20,7 @@ def free_ports(count: int) -> list[int]:
     Raises:
         OSError: If there are not as many
     """
-    found = []
+    found: list[int] = []
     for port in random.SystemRandom().sample(PORTS, len(PORTS)):
         if len(found) == count:
             return found
