@@ -30,7 +30,7 @@ from megatron_nca.data.nca_dataset import NCADataset, TrajectoryDocuments
 from megatron_nca.data.run import Datasets, Run
 from megatron_nca.data.scheduled_dataset import Heed, PlainBlend, ScheduledDataset
 from megatron_nca.data.texts import Build, build_texts, is_list_of_sets, needs_schedule
-from megatron_nca.data.vocabulary import token_ids
+from megatron_nca.data.vocabulary import required_end_of_document, token_ids
 from megatron_nca.errors import CurriculumError, EntryError
 
 
@@ -193,12 +193,16 @@ def make_dataset(
 
     Returns:
         The dataset; nothing is generated until it is read.
+
+    Raises:
+        VocabularyError: The tokenizer has too few ids, or nothing that ends a document where samples hold several.
     """
     seed = config.random_seed if entry.seed is None else entry.seed
     source = NCASource(entry.config, seed, split.name, entry.rules, stream)
     layout = SampleLayout(config.sequence_length, bool(config.add_extra_token_to_sequence), entry.trajectory)
     ids = token_ids(entry, config.tokenizer, padded_vocab_size)
-    documents = TrajectoryDocuments(source, ids, layout, config.tokenizer.eod)
+    eod = required_end_of_document(config.tokenizer, entry) if layout.ends_with_eod else None
+    documents = TrajectoryDocuments(source, ids, layout, eod)
     return NCADataset(documents, entry, samples, split, config)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from megatron_nca.errors import EnvironmentMismatchError
 
 logger = logging.getLogger(__name__)
 
-KNOWN_VERSIONS = ((0, 14), (0, 19))
+KNOWN_VERSIONS = ((0, 14), (0, 20))
 BUILDER_ARGUMENTS = ["self", "cls", "sizes", "is_built_on_rank", "config"]
 
 
@@ -68,7 +69,7 @@ def builder_class() -> Any:
 
 
 def check_version(builder: Any) -> None:
-    """Refuse an older version and a dataset builder of another form, and warn of a version that was not tested.
+    """Refuse an older version and a dataset builder of another form, and let rank 0 warn of a version that was not tested.
 
     Raises:
         EnvironmentMismatchError: The version is too old, or its arguments are not those that megatron-nca knows.
@@ -84,7 +85,8 @@ def check_version(builder: Any) -> None:
             f"Megatron-Core {__version__}: BlendedMegatronDatasetBuilder takes {arguments}, megatron-nca knows "
             f"{BUILDER_ARGUMENTS}; use Megatron-Core {_known()}"
         )
-    if not KNOWN_VERSIONS[0] <= release <= KNOWN_VERSIONS[1]:
+    # Before process groups are made, the launcher's variable tells a rank its number.
+    if release > KNOWN_VERSIONS[1] and os.environ.get("RANK", "0") == "0":
         logger.warning("megatron-nca was tested with Megatron-Core %s; this is %s", _known(), __version__)
 
 

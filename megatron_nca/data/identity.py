@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron_nca.data.entry import NCAEntry
-from megatron_nca.data.vocabulary import token_ids
+from megatron_nca.data.vocabulary import end_of_document, token_ids
 
 BLOCK = 1 << 16
 """Bytes read of a text's index at its beginning, in its middle and at its end."""
@@ -72,6 +72,6 @@ def tokens_identity(
         ids = token_ids(entry, tokenizer, padded_vocab_size)
         digest.update(ids.astype("<i8").tobytes())
         shown.append(f"{len(ids):,} ids from {ids[0]:,} to {ids[-1]:,}")
-    eod = int(tokenizer.eod)
+    eod = end_of_document(tokenizer)
     digest.update(str(eod).encode())
     return f"{', '.join(dict.fromkeys(shown))}, end of document {eod}, digest {digest.hexdigest()[:SHOWN_DIGITS]}"

@@ -27,10 +27,10 @@ class TrajectoryDocuments:
         source: Makes the trajectories.
         ids: The tokenizer's id of each of the process's tokens, int64 (config.vocab_size,).
         layout: Tells how long a document is.
-        eod: The tokenizer's end-of-document id, which ends a packed document.
+        eod: The tokenizer's end-of-document id, which ends a packed document; None where none is packed.
     """
 
-    def __init__(self, source: NCASource, ids: npt.NDArray[np.int64], layout: SampleLayout, eod: int) -> None:
+    def __init__(self, source: NCASource, ids: npt.NDArray[np.int64], layout: SampleLayout, eod: int | None) -> None:
         self.source = source
         self.ids = ids
         self.layout = layout
@@ -50,7 +50,7 @@ class TrajectoryDocuments:
         end = self.layout.document_length if length is None else min(offset + int(length), self.layout.document_length)
         last = self.layout.document_length - self.layout.ends_with_eod
         document = self.ids[self.source.tokens(int(idx), min(end, last))]
-        if end > last:
+        if end > last and self.eod is not None:
             document = np.append(document, self.eod)
         return document[offset:]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,14 @@ from megatron_nca.errors import VocabularyError
 SPECIAL_ATTRIBUTES = (
     "eod", "eos", "bos", "pad", "cls", "sep", "mask", "unk",
     "eod_id", "eos_id", "bos_id", "pad_id", "cls_id", "sep_id", "mask_id", "unk_id",
-    "additional_special_tokens_ids", "all_special_ids", "special_tokens_dict",
+    "additional_special_tokens_ids", "all_special_ids", "special_tokens_dict", "special_token_to_id", "_special_tokens",
 )  # fmt: skip
-"""Where Megatron's, NeMo's and Hugging Face's tokenizers keep the ids of their special tokens."""
+"""Where Megatron's, NeMo's and Hugging Face's tokenizers, and tiktoken's, keep the ids of their special tokens."""
+
+INNER = ("_tokenizer", "tokenizer", "_model")
+"""Where one tokenizer keeps another that it wraps; Megatron-Core's keeps a library's, and that one Hugging Face's."""
+
+DEPTH = 3
 
 
 def token_ids(entry: NCAEntry, tokenizer: Any, padded_vocab_size: int | None = None) -> npt.NDArray[np.int64]:
@@ -41,10 +46,58 @@ def token_ids(entry: NCAEntry, tokenizer: Any, padded_vocab_size: int | None = N
 
 
 def special_ids(tokenizer: Any) -> frozenset[int]:
-    """Collect the ids of a tokenizer's special tokens; attributes that it lacks or refuses are passed over."""
-    holders = [tokenizer, getattr(tokenizer, "_tokenizer", None), getattr(tokenizer, "tokenizer", None)]
-    found = (_attribute(holder, name) for holder in holders if holder is not None for name in SPECIAL_ATTRIBUTES)
-    return frozenset(number for value in found for number in _integers(value) if number >= 0)
+    """Collect the ids of a tokenizer's special tokens; attributes that it lacks or refuses are passed over.
+
+    Special are the tokens that have a name, such as the end of a document, and added or control tokens that say so of
+    themselves: some tokenizers begin with a thousand of those.
+    """
+    holders = list(_with_inner(tokenizer, DEPTH))
+    named = (_attribute(holder, name) for holder in holders for name in SPECIAL_ATTRIBUTES)
+    found = [number for value in named for number in _integers(value)]
+    marked = [number for holder in holders for number in (*_added_ids(holder), *_control_ids(holder))]
+    return frozenset(number for number in (*found, *marked) if number >= 0)
+
+
+def end_of_document(tokenizer: Any) -> int | None:
+    """Return the id that ends a document, or None for a tokenizer that has none."""
+    return next((number for number in _integers(_attribute(tokenizer, "eod")) if number >= 0), None)
+
+
+def required_end_of_document(tokenizer: Any, entry: NCAEntry) -> int:
+    """Return the id that ends a document, for an entry whose sequences hold several.
+
+    Raises:
+        VocabularyError: The tokenizer has none.
+    """
+    eod = end_of_document(tokenizer)
+    if eod is None:
+        raise VocabularyError(
+            f"data path entry {entry.text!r}: the tokenizer has no end-of-document token, which ends each trajectory of a "
+            "packed sequence; give the tokenizer one (eos_token of a Hugging Face tokenizer), or trajectory= no shorter than "
+            "the sequence"
+        )
+    return eod
+
+
+def _with_inner(tokenizer: Any, depth: int) -> Iterator[Any]:
+    """Yield a tokenizer and those that it wraps."""
+    if tokenizer is None:
+        return
+    yield tokenizer
+    for name in INNER if depth > 1 else ():
+        yield from _with_inner(_attribute(tokenizer, name), depth - 1)
+
+
+def _added_ids(holder: Any) -> Iterable[int]:
+    """Return the ids of Hugging Face's added tokens with ``special=True``."""
+    added = _attribute(holder, "added_tokens_decoder")
+    return [number for number, token in added.items() if getattr(token, "special", False)] if isinstance(added, dict) else []
+
+
+def _control_ids(holder: Any) -> Iterable[int]:
+    """Return the ids of SentencePiece's control pieces."""
+    is_control, size = _attribute(holder, "is_control"), _attribute(holder, "get_piece_size")
+    return [number for number in range(size()) if is_control(number)] if callable(is_control) and callable(size) else []
 
 
 def _attribute(holder: Any, name: str) -> Any:

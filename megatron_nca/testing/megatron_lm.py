@@ -6,7 +6,7 @@ log = run.complete(folder)                    # a TrainingLog
 run.kill_at(7, folder)                        # SIGKILL to every process at iteration 7
 ```
 
-The same flags serve Megatron-LM 0.14 to 0.19; what differs is a table here.
+The same flags serve Megatron-LM 0.14 to 0.20; what differs is a table here.
 """
 
 import contextlib

@@ -258,8 +258,20 @@ def test_a_seam_of_another_form_is_refused(monkeypatch):
             pass
 
     monkeypatch.setattr(module, "BlendedMegatronDatasetBuilder", Other)
-    with pytest.raises(EnvironmentMismatchError, match=r"takes \['self', 'config'\].*use Megatron-Core 0.14 to 0.19"):
+    with pytest.raises(EnvironmentMismatchError, match=r"takes \['self', 'config'\].*use Megatron-Core 0.14 to 0.20"):
         megatron_nca.register()
+
+
+@pytest.mark.parametrize(("version", "rank", "warned"), [("0.21.0", "0", True), ("0.21.0", "3", False), ("0.20.0", "0", False)])
+def test_rank_0_warns_of_a_version_that_was_not_tested(version, rank, warned, monkeypatch, caplog):
+    import megatron.core
+
+    from megatron_nca.data import hook
+
+    monkeypatch.setattr(megatron.core, "__version__", version)
+    monkeypatch.setenv("RANK", rank)
+    hook.builder_class()
+    assert ("was tested with Megatron-Core 0.14 to 0.20; this is 0.21.0" in caplog.text) == warned
 
 
 class Run:

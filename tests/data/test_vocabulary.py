@@ -1,8 +1,10 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from megatron_nca.data.entry import parse_entry
-from megatron_nca.data.vocabulary import special_ids, token_ids
+from megatron_nca.data.vocabulary import required_end_of_document, special_ids, token_ids
 from megatron_nca.errors import VocabularyError
 
 
@@ -80,3 +82,45 @@ def test_a_remedy_of_the_error_works():
     tokenizer = Tokenizer()
     tokenizer.vocab_size = 5_000
     assert len(token_ids(parse_entry("nca:colors=8"), tokenizer)) == 8**4 + 2
+
+
+def hugging_face(specials):
+    """A Hugging Face tokenizer whose first ids are added tokens, in Megatron-Core's two wrappers."""
+    tokenizers = pytest.importorskip("tokenizers")
+    words = {f"<|{number}|>": number for number in range(specials)} | {str(number): specials + number for number in range(200)}
+    inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="<|0|>"))
+    inner.add_special_tokens([f"<|{number}|>" for number in range(specials)])
+    automatic = SimpleNamespace(added_tokens_decoder=inner.get_added_tokens_decoder(), all_special_ids=[0])
+    library = SimpleNamespace(tokenizer=automatic, eod=1)
+    return SimpleNamespace(_tokenizer=library, eod=1, vocab_size=inner.get_vocab_size())
+
+
+def test_added_tokens_that_are_special_are_passed_over():
+    ids = token_ids(parse_entry("nca:colors=3"), hugging_face(100))
+    np.testing.assert_array_equal(ids, np.arange(100, 183))
+
+
+def test_added_tokens_that_are_words_are_no_special_ones():
+    added = {5: SimpleNamespace(special=False), 6: SimpleNamespace(special=True)}
+    assert special_ids(SimpleNamespace(tokenizer=SimpleNamespace(added_tokens_decoder=added))) == {6}
+
+
+def test_special_tokens_of_tiktoken_are_passed_over():
+    encoding = SimpleNamespace(_special_tokens={f"<SPECIAL_{number}>": number for number in range(1000)})
+    assert special_ids(SimpleNamespace(_tokenizer=SimpleNamespace(tokenizer=encoding))) == set(range(1000))
+
+
+def test_control_pieces_of_sentencepiece_are_passed_over():
+    processor = SimpleNamespace(get_piece_size=lambda: 10, is_control=lambda number: number in (1, 4))
+    assert special_ids(SimpleNamespace(tokenizer=processor)) == {1, 4}
+
+
+def test_an_end_of_document_among_the_lowest_ids_is_no_token_of_nca():
+    for tokenizer in (SimpleNamespace(vocab_size=100, eod=10), SimpleNamespace(vocab_size=100, eod=10, pad=10)):
+        assert 10 not in token_ids(parse_entry("nca:colors=3"), tokenizer)
+
+
+@pytest.mark.parametrize("tokenizer", [SimpleNamespace(), SimpleNamespace(eod=None), SimpleNamespace(eod=-1)])
+def test_packed_sequences_need_an_end_of_document(tokenizer):
+    with pytest.raises(VocabularyError, match="no end-of-document token"):
+        required_end_of_document(tokenizer, ENTRY)

@@ -62,7 +62,6 @@ def _parallel(name: str) -> Callable[[Case], bool]:
 
 FAMILIES: dict[str, Callable[[Case], bool]] = {
     "distillation, pruning": lambda case: any(flag.startswith(("--export-kd", "--flextron")) for flag in case.arguments),
-    "supervised fine-tuning": lambda case: case.has("--sft"),
     "mock data": lambda case: case.has("--mock-data"),
     "Megatron-FSDP": lambda case: case.has("--use-megatron-fsdp"),
     "PyTorch FSDP2": lambda case: case.has("--use-torch-fsdp2"),
@@ -84,7 +83,6 @@ FAMILIES: dict[str, Callable[[Case], bool]] = {
     "uneven pipeline": lambda case: any(flag in case.arguments for flag in UNEVEN),
     "pipeline parallelism": _parallel("pipeline-model"),
     "tensor parallelism": _parallel("tensor-model"),
-    "several optimizer instances": lambda case: case.size("--num-distributed-optimizer-instances") > 1,
     "distributed optimizer": lambda case: case.has("--use-distributed-optimizer"),
     "half precision": lambda case: case.has("--fp16"),
     "data parallelism": lambda case: True,
@@ -202,12 +200,19 @@ def scale(case: Case, checkout: Checkout) -> Scaled:
         flags += ["--moe-token-dispatcher-type", "alltoall"]
     if case.has("--experimental-attention-variant"):
         flags.append("--deterministic-mode")
+    if case.has("--multi-latent-attention"):
+        # Megatron-LM's other embedding asks PyTorch for a device by its number.
+        flags += ["--rope-type", "rope"]
+    if case.has("--fp16"):
+        # From Megatron-LM's first scale, the few steps here would all be skipped.
+        flags += ["--initial-loss-scale", "1024"]
     flags += ["--transformer-impl", "transformer_engine" if engine else "local", "--attention-backend", "unfused"]
     script = "pretrain_gpt.py"
     if hybrid:
         script = "pretrain_hybrid.py" if (checkout.path / "pretrain_hybrid.py").exists() else "pretrain_mamba.py"
     # FSDP refuses the one connection that others ask for.
-    environment = {"CUDA_DEVICE_MAX_CONNECTIONS": "8" if any("fsdp" in flag for flag in case.arguments) else "1"}
+    connections = "8" if any("fsdp" in flag for flag in case.arguments) else "1"
+    environment = {"CUDA_DEVICE_MAX_CONNECTIONS": connections, "NCCL_ALGO": "Ring", "NVTE_ALLOW_NONDETERMINISTIC_ALGO": "0"}
     if case.arguments.get("--fp8-recipe") == "mxfp8":
         environment["MEGATRON_NCA_CAPABILITY"] = "10.0"
     return Scaled(script, tuple(flags), layout, environment)
@@ -258,7 +263,7 @@ def _sizes(case: Case, layout: dict[str, int], hybrid: bool) -> list[str]:
     if stages > 1 and any("virtual" in flag for flag in case.arguments):
         flags += ["--num-layers-per-virtual-pipeline-stage", "1"]
     if hybrid:
-        flags += _pattern(case, stages)
+        flags += _pattern(case, stages, attention=layout["context_parallel"] == 1)
         flags += ["--mamba-num-heads", "64", "--mamba-head-dim", "2", "--mamba-num-groups", "2", "--mamba-state-dim", "16"]
     else:
         flags += ["--num-layers", str(2 * stages)]
@@ -271,12 +276,16 @@ def _sizes(case: Case, layout: dict[str, int], hybrid: bool) -> list[str]:
     return [*flags, "--micro-batch-size", "1", "--global-batch-size", "8"]
 
 
-def _pattern(case: Case, stages: int) -> list[str]:
-    """State-space, attention and feed-forward layers, experts where the case has them, two a stage or more."""
+def _pattern(case: Case, stages: int, attention: bool) -> list[str]:
+    """State-space, attention and feed-forward layers, experts where the case has them, two a stage or more.
+
+    Hybrid models have Transformer Engine's attention alone, which has no form for a CPU under context parallelism.
+    """
+    second = "*" if attention else "M"
     name = "--hybrid-layer-pattern" if case.has("--hybrid-layer-pattern") else "--hybrid-override-pattern"
     end = "ME" if case.has("--num-experts") else "M-"
-    pattern = f"M*{end}"
+    pattern = f"M{second}{end}"
     words = [] if name == "--hybrid-layer-pattern" else ["--num-layers", str(len(pattern))]
     prediction = "/*E" if case.has("--mtp-num-layers") and "/" in str(case.arguments.get(name)) else ""
-    whole = pattern if stages == 1 or name != "--hybrid-layer-pattern" else f"M*|{end}"
+    whole = pattern if stages == 1 or name != "--hybrid-layer-pattern" else f"M{second}|{end}"
     return [name, whole + prediction, *words, *(["--is-hybrid-model"] if case.has("--is-hybrid-model") else [])]

@@ -56,5 +56,5 @@ def test_a_tag_too_old_is_refused(checkout, corpus, tmp_path):
     info.write_text(re.sub(r"^MINOR = \d+", "MINOR = 13", info.read_text(), flags=re.MULTILINE))
     output = pretrain(Checkout(old), corpus, "--train-iters", "24").fail(tmp_path / "run")
     assert re.search(
-        r"EnvironmentMismatchError: Megatron-Core 0\.13\S* is too old for megatron-nca; use 0\.14 to 0\.19", output
+        r"EnvironmentMismatchError: Megatron-Core 0\.13\S* is too old for megatron-nca; use 0\.14 to 0\.20", output
     )

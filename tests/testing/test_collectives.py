@@ -21,6 +21,7 @@ def on_rank(rank, store):
     for asynchronous in (False, True):
         gather(rank, asynchronous)
         reduce(rank, asynchronous)
+    send(rank)
     dist.destroy_process_group()
 
 
@@ -64,6 +65,18 @@ def reduce(rank, asynchronous):
         total = value(0, place) + value(1, place)
         assert (part == total).all(), (place, part.dtype)
         assert (tensor == total).all(), (place, tensor.dtype)
+
+
+def send(rank):
+    """A tensor whose memory is given away before its sending is waited for, as pipelines do."""
+    import torch.distributed as dist
+
+    mine, theirs = torch.full((1 << 20,), 1.0 + rank), torch.empty(1 << 20)
+    works = dist.batch_isend_irecv([dist.P2POp(dist.isend, mine, 1 - rank), dist.P2POp(dist.irecv, theirs, 1 - rank)])
+    mine.fill_(-1)
+    for work in works:
+        work.wait()
+    assert (theirs == 2 - rank).all()
 
 
 @pytest.mark.filterwarnings("ignore")

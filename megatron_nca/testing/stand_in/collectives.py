@@ -7,6 +7,7 @@ one's, and silently mixes them up.
 import atexit
 import contextlib
 import functools
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -30,8 +31,23 @@ def install() -> None:
     for name in ("all_reduce", "reduce_scatter_tensor"):
         replace(c10d, torch.distributed, **{name: _scaling_first(getattr(c10d, name))})
     replace(c10d, torch.distributed, all_gather=_of_any_sizes(c10d.all_gather))
+    replace(c10d, torch.distributed, isend=_of_a_copy(c10d.isend))
     replace(DeviceMesh, __init__=_of_cpus(DeviceMesh.__init__))
+    if not hasattr(torch.distributed, "ProcessGroupNCCL"):
+        replace(torch.distributed, ProcessGroupNCCL=types.SimpleNamespace(Options=Options))
     atexit.register(_leave_groups)
+
+
+class Options:
+    """NCCL's options, where PyTorch was built without NCCL; gloo is told none of them.
+
+    Args:
+        is_high_priority_stream (bool): What Megatron asks of a group
+    """
+
+    def __init__(self, is_high_priority_stream: bool = False) -> None:
+        self.is_high_priority_stream = is_high_priority_stream
+        self.config = types.SimpleNamespace()
 
 
 class Scaled:
@@ -76,6 +92,16 @@ def _of_any_sizes(all_gather: Callable) -> Callable:
         return None
 
     return gather
+
+
+def _of_a_copy(isend: Callable) -> Callable:
+    """Keep what is on its way: a GPU's memory is given away no sooner than its stream gets there, gloo's at once."""
+
+    @functools.wraps(isend)
+    def send(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        return isend(tensor.detach().clone(memory_format=torch.contiguous_format), *args, **kwargs)
+
+    return send
 
 
 def _of_cpus(make: Callable) -> Callable:
