@@ -17,6 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from megatron.core import num_microbatches_calculator as calculator
 from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
 from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
 from megatron.core.datasets.utils import get_blend_from_list
@@ -203,6 +204,7 @@ class MegatronLM(Driver):
             global_batch_size=launch.batch, micro_batch_size=MICRO_BATCH, eval_iters=1, lr_warmup_fraction=None,
             train_iters=launch.steps, train_samples=launch.samples if launch.in_samples else None,
             tensorboard_log_interval=1, log_interval=1, seq_length=SEQUENCE, lr_decay_iters=None, lr_warmup_iters=0,
+            rampup_batch_size=None, step_batch_size_schedule=None,
             lr_wsd_decay_iters=None,
         )  # fmt: skip
 
@@ -342,6 +344,12 @@ class NeMo(Driver):
         super().__init__(cache)
         provide("lightning")
         provide("nemo")
+        # NeMo's own counts nothing outside of its strategy.
+        sampler = importlib.import_module("nemo.lightning.pytorch.plugins.data_sampler").MegatronDataSampler
+        if not patching.is_patched(sampler, "compute_consumed_samples"):
+            sampler.compute_consumed_samples = lambda self, steps=0: (
+                self.init_consumed_samples + steps * self.micro_batch_size * calculator.get_num_microbatches()
+            )
         self.nemo = importlib.import_module("megatron_nca.frameworks.nemo")
         self.schedulers = importlib.import_module("nemo.core.optim.lr_scheduler")
 
