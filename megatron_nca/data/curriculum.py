@@ -6,10 +6,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import takewhile
+from typing import NamedTuple
 
 from megatron_nca.data.batches import BatchBoundaries
 from megatron_nca.data.data_path import Blend, Curriculum, Stage, mentions_nca, read_blend
@@ -49,12 +50,19 @@ class Source:
         stream: Of the entry: number that separates it from others of the same process.
         prefixes: Of the text; several where Megatron blends them into one source.
         weights: Theirs, as Megatron takes them.
+        called: What the run calls them, where they lay elsewhere when it began.
     """
 
     entry: NCAEntry | None = None
     stream: int = 0
     prefixes: tuple[str, ...] = ()
     weights: tuple[float, ...] | None = None
+    called: tuple[str, ...] | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the run calls its texts."""
+        return self.called or self.prefixes
 
     @property
     def is_nca(self) -> bool:
@@ -79,6 +87,8 @@ class Plan:
         schedule: Position -> (source, index).
         sources: What the schedule's numbers stand for: the ``nca:`` entries in order, then the texts.
         batches: Where global batches begin, phases' own included.
+        earlier: The plan that held before the data path was changed in mid-run, or None.
+        begin: Consumed samples from which this one holds.
     """
 
     curriculum: Curriculum
@@ -88,6 +98,8 @@ class Plan:
     schedule: AnySchedule = field(compare=False)
     sources: tuple[Source, ...] = ()
     batches: BatchBoundaries = field(default_factory=BatchBoundaries, compare=False)
+    earlier: Plan | None = None
+    begin: int = 0
 
     @property
     def text_source(self) -> int | None:
@@ -98,7 +110,28 @@ class Plan:
     def switch(self) -> int | None:
         """Consumed samples at which the leading NCA phases end and something else begins; None where they never do."""
         leading = list(takewhile(lambda phase: phase.stage.is_pure_nca, self.phases))
-        return leading[-1].end if self.curriculum.has_switch else None
+        own = leading[-1].end if self.curriculum.has_switch else None
+        if self.earlier is None:
+            return own
+        before = self.earlier.switch
+        if before is not None and before < self.begin:
+            return before
+        if self.earlier.nca_and_text(self.earlier.schedule.counts(self.begin))[1]:
+            return None
+        # So far all was NCA: the switch is still to come, or is now where the new data path does not begin with it.
+        return own if self.curriculum.stages[0].is_pure_nca else self.begin
+
+    @property
+    def text_is_one(self) -> bool:
+        """Whether the text is one source that Megatron blends."""
+        return self.earlier is None and self.curriculum.text_is_one
+
+    @property
+    def named_curriculum(self) -> Curriculum:
+        """The curriculum with each text as the run calls it."""
+        names = {prefix: name for source in self.sources for prefix, name in zip(source.prefixes, source.names, strict=True)}
+        stages = (replace(stage, texts=tuple(names[prefix] for prefix in stage.texts)) for stage in self.curriculum.stages)
+        return Curriculum(tuple(stages))
 
     def nca_and_text(self, counts: Sequence[int]) -> tuple[int, int]:
         """Return how many of some samples are NCA and how many text, out of each source's number of them."""
@@ -108,7 +141,7 @@ class Plan:
     def source_name(self, source: int) -> str:
         """Return a source's entry as the user wrote it, its prefix, or ``text`` where Megatron blends several."""
         found = self.sources[source]
-        return TEXT if not found.is_nca and self.curriculum.text_is_one else found.name
+        return TEXT if not found.is_nca and self.text_is_one else found.name
 
     def describe(self) -> str:
         """Return the plan in one line: every phase in tokens and samples, then what follows."""
@@ -121,10 +154,11 @@ class Plan:
         ]
         last = self.curriculum.last
         if last.nca or last.texts:
-            begin = self.phases[-1].end if self.phases else self.batches.begin
+            begin = self.phases[-1].end if self.phases else self.begin
             sizes = f", batches of {last.batch:,}" if last.batch else ""
             parts.append(f"{_mixed(last)} (samples {begin:,} to {max(begin, self.samples):,}{sizes})")
-        return " -> ".join(parts)
+        amended = f"from sample {self.begin:,} on: " if self.earlier else ""
+        return amended + " -> ".join(parts)
 
 
 def _mixed(stage: Stage) -> str:
@@ -157,6 +191,47 @@ def plan_training(
     Raises:
         EntryError: A phase that nothing follows is shorter than the run, or a sequence does not hold two frames.
     """
+    sources, numbering = number_sources(curriculum)
+    laid = lay_out(
+        curriculum, sequence_length, samples, boundaries, ended_phases, iterations, numbering, len(sources)
+    )  # fmt: skip
+    return Plan(curriculum, sequence_length, laid.samples, laid.phases, laid.schedule, sources, laid.batches)
+
+
+class Numbering(NamedTuple):
+    """Which source is meant by what stands in a data path.
+
+    Attributes:
+        entries: The source of each entry, in their order.
+        texts: The source of each prefix; of a blend of Megatron's, of its first.
+        text_is_one: Whether the text is such a blend.
+    """
+
+    entries: tuple[int, ...]
+    texts: Mapping[str, int]
+    text_is_one: bool
+
+
+class LaidOut(NamedTuple):
+    """A curriculum over positions counted from where it begins."""
+
+    samples: int
+    phases: tuple[Phase, ...]
+    schedule: Schedule
+    batches: BatchBoundaries
+
+
+def lay_out(
+    curriculum: Curriculum,
+    sequence_length: int,
+    samples: int,
+    boundaries: BatchBoundaries,
+    ended_phases: Sequence[int],
+    iterations: int | None,
+    numbering: Numbering,
+    sources: int,
+) -> LaidOut:
+    """Lay stages out one after the other; see ``plan_training``."""
     for entry in curriculum.entries:
         _check_sequence(entry, sequence_length)
     layout = _Layout(sequence_length, boundaries)
@@ -168,11 +243,8 @@ def plan_training(
     if iterations is not None and any(stage.batch for stage in curriculum.stages):
         samples = layout.boundaries.position_after(iterations)
     _check_length(curriculum, layout.phases, samples, sequence_length)
-    sources = _sources(curriculum)
-    return Plan(
-        curriculum, sequence_length, samples, tuple(layout.phases), _schedule(curriculum, layout.splits, sources), sources,
-        layout.boundaries,
-    )  # fmt: skip
+    schedule = _schedule(curriculum, layout.splits, numbering, sources)
+    return LaidOut(samples, tuple(layout.phases), schedule, layout.boundaries)
 
 
 class _Layout:
@@ -229,37 +301,40 @@ def _samples_of(tokens: int, sequence_length: int) -> int:
     return -(-tokens // sequence_length)
 
 
-def _sources(curriculum: Curriculum) -> tuple[Source, ...]:
+def number_sources(curriculum: Curriculum) -> tuple[tuple[Source, ...], Numbering]:
+    """Number the sources of a run that begins: its entries in order, then its texts."""
     nca = tuple(Source(entry, stream) for entry, stream in zip(curriculum.entries, curriculum.streams, strict=True))
+    numbers, blend = tuple(range(len(nca))), curriculum.text_blend
     if not curriculum.text_is_one:
-        return (*nca, *(Source(prefixes=(prefix,)) for prefix in curriculum.prefixes))
-    blend = curriculum.text_blend
+        texts = {prefix: len(nca) + place for place, prefix in enumerate(curriculum.prefixes)}
+        return (*nca, *(Source(prefixes=(prefix,)) for prefix in texts)), Numbering(numbers, texts, False)
     if blend is None:
-        return nca
+        return nca, Numbering(numbers, {}, True)
     prefixes, weights = blend
-    return (*nca, Source(prefixes=tuple(prefixes), weights=None if weights is None else tuple(weights)))
+    text = Source(prefixes=tuple(prefixes), weights=None if weights is None else tuple(weights))
+    return (*nca, text), Numbering(numbers, {prefixes[0]: len(nca)}, True)
 
 
-def _schedule(curriculum: Curriculum, splits: Sequence[PhaseSplit], sources: tuple[Source, ...]) -> Schedule:
-    numbers = {source.prefixes[0]: number for number, source in enumerate(sources) if not source.is_nca}
+def _schedule(curriculum: Curriculum, splits: Sequence[PhaseSplit], numbering: Numbering, sources: int) -> Schedule:
     links: list[Link] = []
-    entry_number = 0
+    entries = iter(numbering.entries)
     for place, stage in enumerate(curriculum.stages):
-        shares = [(entry_number + offset, weight) for offset, (_, weight) in enumerate(stage.nca)]
-        entry_number += len(stage.nca)
-        shares += _text_shares(curriculum, stage, numbers)
+        shares = [(next(entries), weight) for _, weight in stage.nca]
+        shares += _text_shares(stage, numbering)
         # What nothing follows has every position that is left.
         split = splits[place] if place + 1 < len(curriculum.stages) else None
         links.append(Link(mixture_of(shares), split))
-    return Schedule(tuple(links), len(sources))
+    return Schedule(tuple(links), sources)
 
 
-def _text_shares(curriculum: Curriculum, stage: Stage, numbers: dict[str, int]) -> list[tuple[int, Fraction]]:
+def _text_shares(stage: Stage, numbering: Numbering) -> list[tuple[int, Fraction]]:
     if not stage.texts:
         return []
-    if curriculum.text_is_one:
-        return [(numbers[stage.texts[0]], sum(stage.text_weights, Fraction(0)) if stage.nca and stage.weights else Fraction(1))]
+    if numbering.text_is_one:
+        weight = sum(stage.text_weights, Fraction(0)) if stage.nca and stage.weights else Fraction(1)
+        return [(numbering.texts[stage.texts[0]], weight)]
     shares: dict[int, Fraction] = {}
     for prefix, weight in zip(stage.texts, stage.text_weights, strict=True):
-        shares[numbers[prefix]] = shares.get(numbers[prefix], Fraction(0)) + weight
+        number = numbering.texts[prefix]
+        shares[number] = shares.get(number, Fraction(0)) + weight
     return list(shares.items())

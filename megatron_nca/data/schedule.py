@@ -82,6 +82,9 @@ class AnySchedule(Protocol):
     def counts(self, samples: int) -> tuple[int, ...]:
         """Return how many of the first ``samples`` positions each source has."""
 
+    def reached(self, samples: int) -> tuple[int, ...]:
+        """Return at which of its samples each source would go on after the first ``samples`` positions."""
+
     def shares(self, position: int, window: int = 1) -> tuple[Fraction, ...]:
         """Return each source's share of ``window`` positions from ``position`` on."""
 
@@ -182,6 +185,10 @@ class Schedule(_Shares):
                 break
         return tuple(totals)
 
+    def reached(self, samples: int) -> tuple[int, ...]:
+        """Return at which of its samples each source would go on: it has given all before it."""
+        return self.counts(samples)
+
 
 @dataclass(frozen=True)
 class AmendedSchedule(_Shares):
@@ -216,8 +223,18 @@ class AmendedSchedule(_Shares):
         """Return how many of the first ``samples`` positions each source has."""
         earlier = self.before.counts(min(samples, self.begin))
         later = self.after.counts(max(samples - self.begin, 0))
-        padded = (*earlier, *(0 for _ in range(len(later) - len(earlier))))
-        return tuple(one + other for one, other in zip(padded, later, strict=True))
+        return tuple(one + other for one, other in zip(_padded(earlier, len(later)), later, strict=True))
+
+    def reached(self, samples: int) -> tuple[int, ...]:
+        """Return at which of its samples each source would go on; a member of an earlier blend has given some uncounted."""
+        if samples < self.begin:
+            return _padded(self.before.reached(samples), self.sources)
+        later = self.after.counts(samples - self.begin)
+        return tuple(one + other for one, other in zip(self.first, later, strict=True))
+
+
+def _padded(counts: tuple[int, ...], sources: int) -> tuple[int, ...]:
+    return (*counts, *(0 for _ in range(sources - len(counts))))
 
 
 def position_after(count: Count, wanted: int) -> int:

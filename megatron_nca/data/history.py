@@ -1,0 +1,122 @@
+"""What a run has planned and read so far, so that what comes later leaves it alone.
+
+A run is a chain of segments: from the consumed samples at which it begins, each has a curriculum of its own, and every source
+goes on at its next unread sample. A text is a chain of datasets: Megatron orders it by how many samples are asked of it,
+so a longer run does not ask for more of the first, but reads it to its end and goes on in another behind it.
+
+A history is plain values, for a checkpoint's record: sources by name, never by where they lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from megatron_nca.errors import CurriculumError
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A source, as a run reads it.
+
+    Attributes:
+        words: An ``nca:`` entry in its one form, or the prefixes of a text; several where Megatron blends them.
+        stream: Of an entry, which number of its process it has.
+        weights: Of a blend, as Megatron takes them.
+        asked: Samples asked of a text in all, every time that it was more; empty for an entry, which has no end.
+    """
+
+    words: tuple[str, ...]
+    stream: int = 0
+    weights: tuple[float, ...] | None = None
+    asked: tuple[int, ...] = ()
+
+    def asking(self, wanted: int) -> Reading:
+        """Return it with a number of samples asked in all, where that is more than before."""
+        if self.asked and wanted <= self.asked[-1]:
+            return self
+        return replace(self, asked=(*self.asked, wanted))
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A part of a run with a curriculum of its own.
+
+    Attributes:
+        begin: Consumed samples at which it begins.
+        words: Its data path, in one form.
+        ends: Consumed samples at which its phases end.
+        first: For each source known by then, at which of its samples it goes on.
+    """
+
+    begin: int
+    words: tuple[str, ...]
+    ends: tuple[int, ...]
+    first: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class History:
+    """A run so far.
+
+    Attributes:
+        segments: In their order; the last is the one that holds.
+        readings: Its sources, in the order in which they came.
+    """
+
+    segments: tuple[Segment, ...]
+    readings: tuple[Reading, ...]
+
+    def state(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return {
+            "segments": [_listed(asdict(segment)) for segment in self.segments],
+            "readings": [_listed(asdict(reading)) for reading in self.readings],
+        }
+
+    @classmethod
+    def read(cls, state: Any) -> History:
+        """Read what ``state`` returned.
+
+        Raises:
+            CurriculumError: A value is missing or of another kind.
+        """
+        try:
+            segments = tuple(Segment(**_tupled(one, Segment)) for one in state["segments"])
+            readings = tuple(Reading(**_tupled(one, Reading)) for one in state["readings"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CurriculumError(f"the checkpoint's record of its curriculum is damaged: its history has no {error}") from None
+        if not segments or not readings or any(len(segment.first) > len(readings) for segment in segments):
+            raise CurriculumError("the checkpoint's record of its curriculum is damaged: its history is not complete")
+        return cls(segments, readings)
+
+
+_NUMBERS = ("begin", "stream")
+_LISTS: Mapping[str, type] = {"words": str, "ends": int, "first": int, "asked": int, "weights": float}
+
+
+def _listed(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def _tupled(values: Mapping[str, Any], kind: Any) -> dict[str, Any]:
+    read: dict[str, Any] = {}
+    for name in kind.__dataclass_fields__:
+        value = values[name]
+        if name in _NUMBERS:
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise ValueError(f"whole number as {name!r}, but {value!r}")
+            read[name] = value
+        elif name == "weights" and value is None:
+            read[name] = None
+        else:
+            read[name] = _read_list(name, value)
+    return read
+
+
+def _read_list(name: str, value: Any) -> tuple[Any, ...]:
+    wanted = _LISTS[name]
+    if not isinstance(value, Sequence) or isinstance(value, str) or not all(isinstance(item, wanted) for item in value):
+        raise ValueError(f"list of {wanted.__name__} as {name!r}, but {value!r}")
+    return tuple(value)
