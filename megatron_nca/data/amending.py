@@ -14,8 +14,8 @@ from megatron_nca.data.schedule import AmendedSchedule
 from megatron_nca.data.writing import write_entry, write_words
 from megatron_nca.errors import CurriculumError
 
-Blended = Mapping[str, tuple[int, int]]
-"""Of the members of a text that Megatron blends: prefix -> (samples asked of it, samples that it has given)."""
+Blended = Mapping[str, tuple[tuple[int, ...], int]]
+"""Of the members of a text that Megatron blends: prefix -> (samples asked of it, whenever it was more; samples given)."""
 
 
 @dataclass(frozen=True)
@@ -168,8 +168,8 @@ def history_of(plan: Plan, before: History | None = None, blended: Blended | Non
 def _reading(source: Source, blended: Blended) -> Reading:
     if source.entry is not None:
         return Reading((write_entry(source.entry),), source.stream)
-    asked = blended.get(source.names[0], (0, 0))[0] if len(source.names) == 1 else 0
-    return Reading(source.names, 0, source.weights, (asked,) if asked else ())
+    asked = blended[source.names[0]][0] if len(source.names) == 1 and source.names[0] in blended else ()
+    return Reading(source.names, 0, source.weights, tuple(asked))
 
 
 def _segments(plan: Plan) -> list[Segment]:

@@ -19,8 +19,10 @@ from megatron.core.datasets.utils import Split
 
 from megatron_nca.automaton.source import NCASource
 from megatron_nca.data.agreement import from_rank_0, raise_together
+from megatron_nca.data.amending import Blended
 from megatron_nca.data.band import check_band
 from megatron_nca.data.batches import BatchBoundaries
+from megatron_nca.data.continuing import continued_history, plan_start, unread_blend
 from megatron_nca.data.curriculum import Blend, Curriculum, Plan, mentions_nca, plan_training, read_blend
 from megatron_nca.data.entry import NCAEntry
 from megatron_nca.data.fingerprint import check_ranks_agree, fingerprint
@@ -29,7 +31,7 @@ from megatron_nca.data.layout import SampleLayout
 from megatron_nca.data.nca_dataset import NCADataset, TrajectoryDocuments
 from megatron_nca.data.run import Datasets, Run
 from megatron_nca.data.scheduled_dataset import Heed, PlainBlend, ScheduledDataset
-from megatron_nca.data.texts import Build, build_texts, is_list_of_sets, needs_schedule
+from megatron_nca.data.texts import Build, build_texts, given_by_blend, is_list_of_sets, needs_schedule
 from megatron_nca.data.vocabulary import required_end_of_document, token_ids
 from megatron_nca.errors import CurriculumError, EntryError
 
@@ -58,38 +60,60 @@ def build_datasets(builder: BlendedMegatronDatasetBuilder, build: Build, run: Ru
     if not wants_curriculum(config):
         run.begin(None, Datasets(config, config.random_seed))
         return build(builder)
-    blends, plans = raise_together(lambda: _plan(builder, run))
+    blends, curricula = raise_together(lambda: _read(builder))
+    blended = _given_by_blend(builder, build, curricula[Split.train.value], run)
+    plans = raise_together(lambda: _plan(builder, curricula, blended, run))
     entries = [entry for plan in plans if plan for entry in plan.curriculum.entries]
     samples = fingerprint(entries, config.random_seed)
     check_ranks_agree(samples)
     raise_together(lambda: _check_sources(builder, plans, run))
     training = plans[Split.train.value]
-    run.begin(training, _describe(training, samples, config, run))
-    text = build_texts(builder, build, plans)
+    datasets = _describe(training, samples, config, run, blended)
+    run.begin(training, datasets)
+    text = build_texts(builder, build, plans, datasets.history)
     if torch.distributed.is_initialized() and not builder.is_built_on_rank():
         return [None] * len(Split)
     return [_join(builder, split, plans[split.value], blends[split.value], text[split.value], run) for split in Split]
 
 
-def _plan(builder: BlendedMegatronDatasetBuilder, run: Run) -> tuple[list[Blend | None], list[Plan | None]]:
-    """Read and lay out the data of every split."""
+def _read(builder: BlendedMegatronDatasetBuilder) -> tuple[list[Blend | None], list[Curriculum | None]]:
+    """Read the data path of every split."""
     if not (isinstance(builder.cls, type) and issubclass(builder.cls, GPTDataset)):
         raise CurriculumError(
             f"nca: entries need a GPTDataset for the text, this run reads it with {builder.cls.__name__}; "
             "use them in GPT-style pre-training, not in fine-tuning or with encoder models"
         )
     blends = _blend_of_each_split(builder.config)
-    curricula = _read_splits(builder.config, blends)
-    return blends, [_plan_split(builder, split, curricula[split.value], run) for split in Split]
+    return blends, _read_splits(builder.config, blends)
 
 
-def _describe(plan: Plan | None, samples: str, config: Any, run: Run) -> Datasets:
+def _given_by_blend(builder: BlendedMegatronDatasetBuilder, build: Build, curriculum: Curriculum | None, run: Run) -> Blended:
+    """Ask a blend of Megatron's what its members have given, where the launch makes them sources of their own."""
+    facts = run.data_facts
+    found = None if curriculum is None else unread_blend(curriculum, facts, builder.config.sequence_length)
+    if found is None or facts.history is None:
+        return {}
+    source, samples = found
+    reading = next(reading for reading in facts.history.readings if reading.words == source.names)
+    return given_by_blend(builder, build, source, reading.asked, samples)
+
+
+def _plan(
+    builder: BlendedMegatronDatasetBuilder, curricula: list[Curriculum | None], blended: Blended, run: Run
+) -> list[Plan | None]:
+    """Lay out the data of every split."""
+    return [_plan_split(builder, split, curricula[split.value], blended, run) for split in Split]
+
+
+def _describe(plan: Plan | None, samples: str, config: Any, run: Run, blended: Blended) -> Datasets:
     """Tell what the training samples are made from; the text's files are read on one rank."""
     if plan is None:
         return Datasets(config, config.random_seed)
     entries, padded = plan.curriculum.entries, run.data_facts.padded_vocab_size
     texts = from_rank_0(lambda: tuple(text_identity(prefix) for prefix in plan.curriculum.prefixes))
-    return Datasets(config, config.random_seed, tokens_identity(entries, samples, config.tokenizer, padded), texts)
+    tokens = tokens_identity(entries, samples, config.tokenizer, padded)
+    history = continued_history(plan, run.data_facts, blended)
+    return Datasets(config, config.random_seed, tokens, texts, history)
 
 
 def _blend_of_each_split(config: Any) -> list[Blend | None]:
@@ -109,7 +133,9 @@ def _read_splits(config: Any, blends: list[Blend | None]) -> list[Curriculum | N
     ]
 
 
-def _plan_split(builder: BlendedMegatronDatasetBuilder, split: Split, curriculum: Curriculum | None, run: Run) -> Plan | None:
+def _plan_split(
+    builder: BlendedMegatronDatasetBuilder, split: Split, curriculum: Curriculum | None, blended: Blended, run: Run
+) -> Plan | None:
     if curriculum is None:
         return None
     config, size = builder.config, builder.sizes[split.value]
@@ -118,7 +144,7 @@ def _plan_split(builder: BlendedMegatronDatasetBuilder, split: Split, curriculum
             raise CurriculumError(f"nca: entries need a number of training samples; give {run.stack.word('length')}")
         facts = run.data_facts
         boundaries = BatchBoundaries.from_megatron(facts.consumed_samples)
-        return plan_training(curriculum, config.sequence_length, size, boundaries, facts.ended_phases, facts.iterations)
+        return plan_start(curriculum, config.sequence_length, size, boundaries, facts, blended, text_identity)
     final = curriculum.final()
     if size is None and final.entries and not is_list_of_sets(config, split):
         raise EntryError(
@@ -160,12 +186,21 @@ def _join(
         return PlainBlend(text) if isinstance(text, BlendedDataset) else text
     if blend is not None and is_list_of_sets(builder.config, split):
         return _list_of_sets(builder, split, plan, blend, text, run)
-    samples = plan.schedule.counts(plan.samples)
-    texts = [] if plan.text_source is None else text if isinstance(text, list) else [text]
-    for wanted, dataset in zip(samples[len(plan.curriculum.entries) :], texts, strict=True):
-        _check_text_length(dataset, wanted)
-    datasets = [*_nca_datasets(builder, split, plan.curriculum, samples, run), *texts]
+    datasets = _datasets(builder, split, plan, text, run)
     return ScheduledDataset(plan, datasets, split, Heed(run, plan) if split is Split.train else None)
+
+
+def _datasets(builder: BlendedMegatronDatasetBuilder, split: Split, plan: Plan, text: Any, run: Run) -> list[Any]:
+    """Return a dataset for each source of a plan, None for one that it reads no longer."""
+    padded, lengths = run.data_facts.padded_vocab_size, plan.schedule.reached(plan.samples)
+    datasets = []
+    for number, (source, length) in enumerate(zip(plan.sources, lengths, strict=True)):
+        if source.entry is not None:
+            datasets.append(make_dataset(source.entry, source.stream, length, split, builder.config, padded))
+            continue
+        datasets.append(text[number] if isinstance(text, list) else text)
+        _check_text_length(datasets[-1], length)
+    return datasets
 
 
 def _nca_datasets(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from megatron_nca.data.curriculum import Plan
+from megatron_nca.data.history import History
 from megatron_nca.stacks import Stack
 
 
@@ -18,12 +19,18 @@ class DataFacts:
         consumed_samples: Samples of the steps before this start.
         ended_phases: Where the phases that have ended did end, which another batch size must not move.
         iterations: Steps that remain, where the run's length was given in steps; else None.
+        history: What the run has planned and read so far, or None where no record tells it.
+        texts: Identities of the texts that the record knows, in its data path's order.
+        amends: Whether the launch is to change the run's data path.
     """
 
     padded_vocab_size: int | None = None
     consumed_samples: int = 0
     ended_phases: tuple[int, ...] = ()
     iterations: int | None = None
+    history: History | None = None
+    texts: tuple[str, ...] = ()
+    amends: bool = False
 
 
 @dataclass(frozen=True)
@@ -34,13 +41,15 @@ class Datasets:
         config: Megatron's dataset config.
         seed: Of the samples: ``config.random_seed``.
         tokens: Ids of NCA's tokens with a digest of them and of the first samples, or None without ``nca:`` entries.
-        texts: Identity of each text of the final blend, in its order; empty strings where it cannot be told.
+        texts: Identity of each text, in the data path's order; empty strings where it cannot be told.
+        history: What the run has planned so far, this start with it; None without a plan.
     """
 
     config: Any
     seed: int
     tokens: str | None = None
     texts: tuple[str, ...] = ()
+    history: History | None = None
 
 
 class Run(Protocol):

@@ -89,13 +89,18 @@ class ScheduledDataset(torch.utils.data.Dataset):
             IndexError: The position lies outside the run.
         """
         if idx is None:
-            return _as_gpt_dataset_has_it(self.datasets[0][None])
+            first = next(dataset for dataset in self.datasets if dataset is not None)
+            return _as_gpt_dataset_has_it(first[None])
         if not 0 <= idx < len(self):
             raise IndexError(f"position {idx} of a run of {len(self):,} samples")
         if self._heed is not None:
             self._heed.sample_is_read()
             self._heed = None
         source, index = self.plan.schedule.locate(int(idx))
+        if self.datasets[source] is None:
+            raise IndexError(
+                f"position {idx} was read before the data path was changed, from {self.plan.source_name(source)!r}"
+            )
         return _as_gpt_dataset_has_it(self.datasets[source][index])
 
 

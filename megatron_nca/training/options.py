@@ -122,6 +122,11 @@ _VALUE_TYPES: dict[Any, type] = {_rate: float, _count: int, _truth: bool}
 _IN_SAMPLES = f"its schedulers count steps; give {NEMO.option('lr_warmup_steps')}"
 _NEMO_DECAY = "its decay is the scheduler's own class; choose another scheduler in the recipe's optim.lr_scheduler"
 
+_NEMO_BUILDS_FIRST = (
+    "NeMo builds its datasets before it reads its checkpoint, so it cannot tell what a run has read; go on in Megatron-LM or "
+    "Megatron-Bridge, or begin a new run with the weights"
+)
+
 OPTIONS: tuple[Option, ...] = (
     Option("reinit", _parts, "drawn anew at the switch to text: none, or any of embeddings,attention,mlp,norms, separated by "
            "commas", ("embeddings",), metavar="PARTS"),
@@ -141,6 +146,8 @@ OPTIONS: tuple[Option, ...] = (
            "frames' cells by frames seen; BATCHES global batches, as many as of text without a number", metavar="BATCHES",
            alone=0),
     Option("resume_as", _word, "where a checkpoint that was written without nca: entries stands", choices=RESUME_CHOICES),
+    Option("amend_curriculum", _truth, "from the checkpoint on the launch's data path holds, and every source goes on at its "
+           "next unread sample", False, alone=True, elsewhere={NEMO.name: _NEMO_BUILDS_FIRST}),
     Option("override_curriculum", _truth, "go on from a checkpoint of another curriculum", False, alone=True),
 )  # fmt: skip
 
@@ -162,6 +169,7 @@ class Options:
         lr_decay_style: Their decay, or None for the run's.
         valid: Global batches of NCA in every validation: None for no such validation, 0 for as many as of text.
         resume_as: Where a checkpoint without a curriculum stands, or None.
+        amend_curriculum: Whether the launch's data path holds from the checkpoint on.
         override_curriculum: Whether to go on from a checkpoint of another curriculum.
     """
 
@@ -175,6 +183,7 @@ class Options:
     lr_decay_style: str | None = None
     valid: int | None = None
     resume_as: str | None = None
+    amend_curriculum: bool = False
     override_curriculum: bool = False
 
     @classmethod

@@ -47,6 +47,22 @@ class Progress(Mapping[str, float]):
         return len(self._read())
 
 
+def ledger(plan: Plan, consumed_samples: int) -> list[str]:
+    """Tell what each source has given and will give, a line each.
+
+    Args:
+        plan: The plan of the whole run.
+        consumed_samples: Samples of all steps so far.
+    """
+    given, planned = (plan.schedule.counts(samples) for samples in (consumed_samples, max(plan.samples, consumed_samples)))
+    length = plan.sequence_length
+    return [
+        f"{source.name}: {before:,} samples ({before * length:,} tokens) so far, {after - before:,} "
+        f"({(after - before) * length:,} tokens) to come"
+        for source, before, after in zip(plan.sources, given, planned, strict=True)
+    ]
+
+
 def write_scalars(tensorboard: Any, wandb: Any, scalars: Mapping[str, float], iteration: int) -> None:
     """Write to a stack's own writers, where it has them: Megatron gives them to one rank.
 

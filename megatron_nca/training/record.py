@@ -5,6 +5,7 @@ opens it, and read as strictly as it is written: a damaged record, or one of an 
 
     version 1    0.1.0: entries, sequence length, seed, weights, phase ends, transition
     version 2    also the run's length, samples given by each source, identity of tokens and texts, stream version
+    version 3    also the run's history: its data paths, and what was asked of each text
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ from megatron_nca.automaton.source import STREAM_VERSION
 from megatron_nca.data.curriculum import Plan
 from megatron_nca.data.data_path import Curriculum, Stage
 from megatron_nca.data.entry import NCAEntry
+from megatron_nca.data.history import History
 from megatron_nca.data.run import Datasets
 from megatron_nca.errors import CurriculumError
 
 RECORD = "nca_curriculum"
 """Under which name a framework's checkpoint keeps the record; in Megatron-LM an attribute of ``args``."""
 
-VERSION = 2
-VERSIONS = (1, 2)
+VERSION = 3
+VERSIONS = (1, 2, 3)
 
 TEXT_NUMBER = " text "
 """Between a weight and the number of the text that it is of, where texts are sources of their own."""
@@ -41,6 +43,10 @@ COMPARED = {
     "texts": "texts",
 }
 """What must be the same, with the words for it; an older record does not hold all of it."""
+
+
+UNCHANGED = {name: COMPARED[name] for name in ("sequence_length", "seed", "stream")}
+"""What must be the same where the data path is changed in mid-run."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,7 @@ class Record:
         tokens: Identity of NCA's tokens; None in version 1.
         texts: Identity of each text; None in version 1.
         stream: Version of the process's random numbers; None in version 1.
+        history: What the run has planned and read so far; None before version 3.
         version: Of the record's form, as it was written.
     """
 
@@ -77,6 +84,7 @@ class Record:
     tokens: str | None = None
     texts: tuple[str, ...] | None = None
     stream: str | None = None
+    history: History | None = None
     version: int = VERSION
 
     @classmethod
@@ -105,11 +113,14 @@ class Record:
             tokens=datasets.tokens,
             texts=datasets.texts,
             stream=STREAM_VERSION,
+            history=datasets.history,
         )
 
     def state_dict(self) -> dict[str, Any]:
         """Return it as plain values: numbers, strings, booleans and lists of them."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        values = asdict(replace(self, history=None))
+        state = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        return state | {"history": None if self.history is None else self.history.state()}
 
     @classmethod
     def from_state_dict(cls, state: Any) -> Record:
@@ -128,7 +139,9 @@ class Record:
             )
         values: dict[str, Any] = {"version": version}
         for item in fields(cls):
-            if item.name != "version":
+            if item.name == "history":
+                values["history"] = _read_history(state, needed=version >= 3)
+            elif item.name != "version":
                 values[item.name] = _read(state, item.name, needed=version >= 2 or item.name in _VERSION_1)
         return cls(**values)
 
@@ -154,6 +167,14 @@ _KINDS: dict[str, tuple[type, bool]] = {
     "consumed": (int, False), "given": (int, True), "tokens": (str, False), "texts": (str, True), "stream": (str, False),
 }  # fmt: skip
 _MAY_BE_NONE = ("tokens",)
+
+
+def _read_history(state: Mapping[str, Any], needed: bool) -> History | None:
+    if not needed or state.get("history", ...) is None:
+        return None
+    if "history" not in state:
+        raise CurriculumError("the checkpoint's record of its curriculum is damaged: it has no 'history'")
+    return History.read(state["history"])
 
 
 def _read(state: Mapping[str, Any], name: str, needed: bool) -> Any:
@@ -184,15 +205,20 @@ def describe_phases(curriculum: Curriculum) -> tuple[str, ...]:
     return tuple(_describe_stage(curriculum, stage) for stage in curriculum.timed)
 
 
-def differences(found: Record, launch: Record) -> list[str]:
+def differences(found: Record, launch: Record, compared: Mapping[str, str] = COMPARED) -> list[str]:
     """Compare a checkpoint's record with a launch's.
+
+    Args:
+        found: The checkpoint's.
+        launch: The launch's.
+        compared: What must be the same, with the words for it.
 
     Returns:
         For each thing that differs, lines that lay both side by side; nothing where they agree. What an older record does not
         hold, and a text whose identity cannot be told on either side, is not compared.
     """
     rows = []
-    for name, words in COMPARED.items():
+    for name, words in compared.items():
         before, now = getattr(found, name), getattr(launch, name)
         if before is None or now is None or _agree(name, before, now):
             continue

@@ -14,7 +14,7 @@ from megatron_nca.data.curriculum import Blend, mentions_nca, read_blend
 from megatron_nca.errors import CurriculumError
 from megatron_nca.stacks import Stack
 from megatron_nca.training.options import Options
-from megatron_nca.training.record import Record, describe_phases, differences, given_at, moved_end
+from megatron_nca.training.record import COMPARED, UNCHANGED, Record, describe_phases, differences, given_at, moved_end
 from megatron_nca.training.transition import State
 
 BEFORE, AFTER = "before-switch", "after-switch"
@@ -84,13 +84,22 @@ def compare(checkpoint: Checkpoint, launch: Record | None, has_switch: bool, opt
             _refuse_unknown_place(checkpoint, stack)
         return []
     found = checkpoint.record
-    rows = differences(found, launch)
+    if options.amend_curriculum and found.history is None:
+        raise CurriculumError(
+            f"{stack.option('amend_curriculum', True)}: the checkpoint's record, of version {found.version}, does not tell "
+            "what each source has given; resume once with the checkpoint's own data path and save, then change it"
+        )
+    amended = is_amended(found, launch)
+    rows = differences(found, launch, UNCHANGED if amended else COMPARED)
     if rows and not options.override_curriculum:
         raise CurriculumError(
             "the checkpoint was written under another curriculum:\n" + "\n".join(rows) + "\nResume with the same nca: entries, "
-            f"texts, tokenizer, sequence length and seed, or give {stack.option('override_curriculum', True)} to go on with "
-            "the launch's from the checkpoint's position"
+            f"texts, tokenizer, sequence length and seed, or give {stack.option('amend_curriculum', True)} to go on with the "
+            f"launch's and every source where it was left, or {stack.option('override_curriculum', True)} to go on with the "
+            "launch's from the checkpoint's position"
         )
+    if amended:
+        return []
     if rows:
         _refuse_broken_override(found, launch, checkpoint.consumed, has_switch, stack)
     else:
@@ -155,9 +164,26 @@ def _refuse_broken_override(found: Record, launch: Record, consumed: int, has_sw
         )
 
 
+def is_amended(found: Record, launch: Record) -> bool:
+    """Tell whether a launch changes the data path of a checkpoint's run."""
+    if found.history is None or launch.history is None:
+        return False
+    return len(launch.history.segments) > len(found.history.segments)
+
+
+def _keeps_order(found: Record, launch: Record) -> bool:
+    """Tell whether a launch asks of each text first what the run has asked of it, and what is more behind that."""
+    if found.history is None or launch.history is None:
+        return False
+    pairs = zip(found.history.readings, launch.history.readings, strict=False)
+    return all(now.asked[: len(before.asked)] == before.asked for before, now in pairs)
+
+
 def _length_lines(found: Record, launch: Record, consumed: int, stack: Stack) -> list[str]:
-    """Tell of another length of the run, for which Megatron puts a text in another order."""
+    """Tell of another length of the run, for which Megatron puts a text in another order, where no history keeps it."""
     if found.samples is None or found.samples == launch.samples or not launch.text or launch.text == ("0",):
+        return []
+    if _keeps_order(found, launch):
         return []
     return [
         f"the checkpoint's run was planned for {found.samples:,} samples and this launch for {launch.samples:,} "

@@ -26,7 +26,7 @@ from megatron_nca.stacks import CORE, Stack
 from megatron_nca.training import checks, extra_state, phase_batches, resuming
 from megatron_nca.training.facts import RunFacts
 from megatron_nca.training.options import Options
-from megatron_nca.training.progress import Progress
+from megatron_nca.training.progress import Progress, ledger
 from megatron_nca.training.record import Record
 from megatron_nca.training.requirements import refuse_unsupported
 from megatron_nca.training.resuming import Checkpoint
@@ -110,11 +110,16 @@ class CurriculumRun:
     def data_facts(self) -> DataFacts:
         """What the dataset builder is told."""
         facts, record = self.facts, self._checkpoint.record if self._checkpoint else None
-        ended = record.ends_until(facts.consumed_samples) if record else ()
+        # A loop of one's own says how far it is when it restores, and in no other way.
+        consumed = max(facts.consumed_samples, self._checkpoint.consumed if self._checkpoint else 0)
+        ended = record.ends_until(consumed) if record else ()
         if record and self.options.override_curriculum:
             ended = ended[: resuming.common_phases(record, facts.blends)]
         steps = None if facts.train_iterations is None else max(facts.train_iterations - facts.iteration, 0)
-        return DataFacts(facts.padded_vocab_size, facts.consumed_samples, ended, steps)
+        if record is None or self.options.override_curriculum:
+            return DataFacts(facts.padded_vocab_size, consumed, ended, steps)
+        amends = self.options.amend_curriculum
+        return DataFacts(facts.padded_vocab_size, consumed, ended, steps, record.history, record.texts or (), amends)
 
     @property
     def is_driven(self) -> bool:
@@ -172,7 +177,7 @@ class CurriculumRun:
         return phase_batches.planned(self.facts, boundaries)
 
     def _refuse_idle_options(self) -> None:
-        idle = [name for name in self.options.given if name != "override_curriculum"]
+        idle = [name for name in self.options.given if name not in ("override_curriculum", "amend_curriculum")]
         if idle:
             raise CurriculumError(
                 f"{self.stack.option(idle[0])} is given, but no data path has an nca: entry; add one, or leave it out"
@@ -225,6 +230,9 @@ class CurriculumRun:
         lines = resuming.compare(self._checkpoint, launch, self._has_switch, self.options, self.stack)
         if self.plan is not None:
             checks.check_length(self.plan, self.facts, self.stack)
+        found = self._checkpoint.record
+        if found is not None and launch is not None and self.plan is not None and resuming.is_amended(found, launch):
+            lines = [*lines, *ledger(self.plan, self._checkpoint.consumed)]
         for line in lines:
             self._adapter.report(f"megatron-nca: {line}")
 
@@ -383,7 +391,8 @@ def _micro_batches(consumed_samples: int, batch: int) -> Any:
 def _iterations(plan: Plan, facts: RunFacts) -> str:
     """Say after which iterations the phases that have not ended will end, as the batches of this start go."""
     ahead = [phase.end for phase in plan.phases if phase.end > facts.consumed_samples]
-    if not ahead or not plan.batches.are_known:
+    # A loop of one's own tells samples and no steps.
+    if not ahead or not plan.batches.are_known or plan.batches.begin > facts.consumed_samples:
         return ""
     ends = (f"{facts.iteration + plan.batches.batches_until(end):,}" for end in ahead)
     return "; phases end after iterations " + ", ".join(ends)

@@ -18,9 +18,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from megatron.core import num_microbatches_calculator as calculator
+from megatron.core.datasets import utils as datasets_utils
 from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
 from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
-from megatron.core.datasets.utils import get_blend_from_list
 
 import megatron_nca
 import megatron_nca.testing
@@ -30,6 +30,12 @@ from megatron_nca.stacks import BRIDGE, CORE, MEGATRON_LM, NEMO
 from megatron_nca.training.options import Options
 from megatron_nca.training.run import OwnLoop
 from tests.contract.machine import MICRO_BATCH, SEQUENCE, Checkpoint, Launch, Machine, Outcome, Writer, begin_batches
+
+
+def read_blend(words: Sequence[str]) -> Any:
+    """Read a data path as the stacks do, through the name that megatron-nca has replaced by then."""
+    return datasets_utils.get_blend_from_list(list(words))
+
 
 STAND_INS = Path(__file__).parent / "stand_ins"
 
@@ -154,9 +160,9 @@ class Driver:
     def build(self, launch: Launch, machine: Machine, samples: int | None = None) -> None:
         """Build the datasets as Megatron-LM and Bridge do."""
         own: dict[str, Any] = (
-            {"blend": get_blend_from_list(list(launch.path)), "split": "90,5,5"}
+            {"blend": read_blend(launch.path), "split": "90,5,5"}
             if launch.valid is None
-            else {"blend_per_split": [get_blend_from_list(list(path)) for path in (launch.path, launch.valid, launch.valid)]}
+            else {"blend_per_split": [read_blend(path) for path in (launch.path, launch.valid, launch.valid)]}
         )
         config = GPTDatasetConfig(
             random_seed=launch.seed, sequence_length=SEQUENCE, tokenizer=launch.tokenizer, reset_position_ids=False,
@@ -270,10 +276,10 @@ class Bridge(Driver):
 
     def config(self, launch: Launch) -> SimpleNamespace:
         """Return as much of Bridge's config as is looked at."""
-        own = {"blend": get_blend_from_list(list(launch.path)), "blend_per_split": None}
+        own = {"blend": read_blend(launch.path), "blend_per_split": None}
         if launch.valid is not None:
             splits = (launch.path, launch.valid, launch.valid)
-            own = {"blend": None, "blend_per_split": [get_blend_from_list(list(path)) for path in splits]}
+            own = {"blend": None, "blend_per_split": [read_blend(path) for path in splits]}
         train = SimpleNamespace(
             train_iters=launch.samples // launch.batch,
             train_samples=launch.samples if launch.in_samples else None,

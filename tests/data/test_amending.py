@@ -57,11 +57,11 @@ def test_phases_of_an_amendment_are_counted_from_it_and_end_on_batches():
 def test_members_of_a_blend_of_megatrons_go_on_where_it_left_them():
     plan = begun("nca:tokens=1280 0.7 /a 0.3 /b")
     assert plan.text_is_one
-    after = amended(plan, "phase: 0.5 /b 0.5 /c", 200, blended={"/a": (900, 130), "/b": (400, 54)})
+    after = amended(plan, "phase: 0.5 /b 0.5 /c", 200, blended={"/a": ((900,), 130), "/b": ((400,), 54)})
     assert names(after) == ["nca:tokens=1280", "/a + /b", "/b", "/c"]
     assert after.schedule.reached(300) == (16, 184, 54 + 50, 50)
     assert after.schedule.counts(300) == (16, 184, 50, 50), "what the blend gave stays the blend's"
-    history = history_of(after, None, {"/a": (900, 130), "/b": (400, 54)})
+    history = history_of(after, None, {"/a": ((900,), 130), "/b": ((400,), 54)})
     assert history.readings[2] == Reading(("/b",), asked=(400, 54 + 900))
 
 
@@ -170,7 +170,7 @@ def what_a_blend_gave(plan, position):
     given = {}
     for source, count in zip(plan.sources, plan.schedule.reached(position), strict=True):
         for place, name in enumerate(source.names if len(source.names) > 1 else ()):
-            given[name] = (2 * count, (count + place) // len(source.names))
+            given[name] = ((2 * count,), (count + place) // len(source.names))
     return given
 
 
@@ -195,7 +195,7 @@ def test_any_history_reads_every_source_in_order_once(words, changes, batch):
         blended = what_a_blend_gave(plan, position)
         plan = amended(earlier, path, position, position + 5000, batch + restarts, blended=blended)
         for number in range(len(earlier.sources), len(plan.sources)):
-            counting.read[number] = blended.get(plan.sources[number].name, (0, 0))[1]
+            counting.read[number] = blended.get(plan.sources[number].name, ((), 0))[1]
         history = record(history_of(plan, history, blended))
         assert all(plan.batches.round_up(phase.end) == phase.end for phase in plan.phases)
     counting.until(plan, position, position + 200)

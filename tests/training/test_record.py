@@ -27,7 +27,7 @@ VERSION_1 = {
 def test_it_is_read_as_it_was_written_through_any_format_of_plain_values():
     state = json.loads(json.dumps(BASE.state_dict()))
     assert Record.from_state_dict(state) == BASE
-    assert state["version"] == 2
+    assert state["version"] == 3
 
 
 def test_it_tells_what_each_source_has_given():
@@ -81,9 +81,9 @@ def test_another_curriculum_differs_with_both_side_by_side(other):
     assert all("\n    checkpoint: " in row and "\n    launch:     " in row for row in rows)
 
 
-@pytest.mark.parametrize("version", [0, 3, 99, "2", None, True])
+@pytest.mark.parametrize("version", [0, 4, 99, "2", None, True])
 def test_a_version_that_is_not_known_is_refused_by_number(version):
-    with pytest.raises(CurriculumError, match=rf"has version {version!r}; this megatron-nca reads versions 1 to 2"):
+    with pytest.raises(CurriculumError, match=rf"has version {version!r}; this megatron-nca reads versions 1 to 3"):
         Record.from_state_dict({**BASE.state_dict(), "version": version})
 
 
