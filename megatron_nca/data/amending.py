@@ -50,9 +50,9 @@ def amend(
         earlier: The plan that held before.
         amendment: What holds from where on.
         samples: Training samples of the whole run.
-        boundaries: Where global batches begin, from this start of the run on.
+        boundaries: Where global batches begin, from this start of the run on; or from the run's, as the earlier plan's then do.
         ended_phases: Consumed samples at which phases of the amendment have ended.
-        iterations: Steps that remain, where the run's length was given in steps.
+        iterations: Steps from where the boundaries begin, where the run's length was given in steps.
         moved: A prefix of the launch -> what the run has called that text so far.
 
     Returns:
@@ -64,13 +64,16 @@ def amend(
     begin, curriculum = amendment.begin, amendment.curriculum
     _check_weights(curriculum)
     sources, numbering = _join(earlier.sources, curriculum, moved)
+    own = _own_until(earlier, begin) if boundaries.begin < begin else ()
+    if iterations is not None and boundaries.begin < begin:
+        iterations -= earlier.batches.batches_until(begin)
     layout = lay_out(
         curriculum, earlier.sequence_length, samples - begin, _from(boundaries, begin),
         [end - begin for end in ended_phases], iterations, numbering, len(sources),
     )  # fmt: skip
     schedule = AmendedSchedule(earlier.schedule, begin, layout.schedule, _first(earlier, amendment, sources))
     phases = tuple(Phase(phase.stage, phase.begin + begin, phase.end + begin, phase.ramp) for phase in layout.phases)
-    batches = replace_own(boundaries, layout.batches, begin)
+    batches = _with_own(boundaries, own, layout.batches, begin)
     return Plan(curriculum, earlier.sequence_length, layout.samples + begin, phases, schedule, sources, batches, earlier, begin)
 
 
@@ -89,10 +92,18 @@ def _from(boundaries: BatchBoundaries, begin: int) -> BatchBoundaries:
     return BatchBoundaries(begin=max(boundaries.begin - begin, 0), steps=sorted(steps.items()))
 
 
-def replace_own(boundaries: BatchBoundaries, local: BatchBoundaries, begin: int) -> BatchBoundaries:
-    """Return a run's boundaries with the phases' own batches that local ones have, counted from a position."""
-    own = tuple(OwnBatch(one.begin + begin, None if one.end is None else one.end + begin, one.size) for one in local.own)
-    return BatchBoundaries(begin=boundaries.begin, steps=boundaries.steps, own=own)
+def _own_until(earlier: Plan, begin: int) -> tuple[OwnBatch, ...]:
+    """Return the batches of an earlier plan's phases up to a position."""
+    own = (one for one in earlier.batches.own if one.begin < begin)
+    return tuple(one._replace(end=begin if one.end is None else min(one.end, begin)) for one in own)
+
+
+def _with_own(
+    boundaries: BatchBoundaries, earlier: tuple[OwnBatch, ...], local: BatchBoundaries, begin: int
+) -> BatchBoundaries:
+    """Return a run's boundaries with the batches of phases' own, the local ones counted from a position."""
+    own = (OwnBatch(one.begin + begin, None if one.end is None else one.end + begin, one.size) for one in local.own)
+    return BatchBoundaries(begin=boundaries.begin, steps=boundaries.steps, own=(*earlier, *own))
 
 
 def _join(known: Sequence[Source], curriculum: Curriculum, moved: Callable[[str], str]) -> tuple[tuple[Source, ...], Numbering]:
@@ -179,13 +190,16 @@ def _segments(plan: Plan) -> list[Segment]:
     return [*earlier, Segment(plan.begin, write_words(plan.named_curriculum), ends, first)]
 
 
-def replay(history: History, sequence_length: int, segments: int | None = None) -> Plan:
+def replay(
+    history: History, sequence_length: int, segments: int | None = None, boundaries: BatchBoundaries | None = None
+) -> Plan:
     """Lay out what a history tells.
 
     Args:
         history: Of the record.
         sequence_length: Tokens of a sample.
         segments: How many of its segments; None for all.
+        boundaries: The run's own batches, where they are counted from its start.
 
     Returns:
         The plan of those segments; the last one goes on for ever.
@@ -193,11 +207,12 @@ def replay(history: History, sequence_length: int, segments: int | None = None) 
     plan: Plan | None = None
     for segment in history.segments[:segments]:
         curriculum = read_blend((segment.words, None))
+        own = BatchBoundaries(begin=segment.begin) if boundaries is None else boundaries
         if plan is None:
-            plan = plan_training(curriculum, sequence_length, _end_of(segment), BatchBoundaries(), segment.ends)
+            plan = plan_training(curriculum, sequence_length, _end_of(segment), own, segment.ends)
         else:
             amendment = Amendment(curriculum, segment.begin, {}, segment.first)
-            plan = amend(plan, amendment, _end_of(segment), BatchBoundaries(begin=segment.begin), segment.ends)
+            plan = amend(plan, amendment, _end_of(segment), own, segment.ends)
     assert plan is not None
     return plan
 

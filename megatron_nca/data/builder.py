@@ -143,7 +143,7 @@ def _plan_split(
         if size is None:
             raise CurriculumError(f"nca: entries need a number of training samples; give {run.stack.word('length')}")
         facts = run.data_facts
-        boundaries = BatchBoundaries.from_megatron(facts.consumed_samples)
+        boundaries = BatchBoundaries.from_megatron(facts.batches_from)
         return plan_start(curriculum, config.sequence_length, size, boundaries, facts, blended, text_identity)
     final = curriculum.final()
     if size is None and final.entries and not is_list_of_sets(config, split):

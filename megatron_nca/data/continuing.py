@@ -84,16 +84,21 @@ def plan_start(
     if changes(curriculum, facts):
         names = _names(history, now, facts.texts, identity)
         amendment = Amendment(curriculum, facts.consumed_samples, blended)
-        earlier = replay(history, sequence_length)
+        earlier = replay(history, sequence_length, None, _from_start(boundaries, facts))
         return amend(earlier, amendment, samples, boundaries, (), facts.iterations, names)
     moved = {there: name for name, there in _by_place(now, curriculum).items()}
     if len(history.segments) > 1:
-        earlier = replay(history, sequence_length, -1)
+        earlier = replay(history, sequence_length, -1, _from_start(boundaries, facts))
         amendment = Amendment(curriculum, last.begin, {}, last.first)
         names = lambda prefix: moved.get(prefix, prefix)  # noqa: E731
         return amend(earlier, amendment, samples, boundaries, facts.ended_phases, facts.iterations, names)
     plan = plan_training(curriculum, sequence_length, samples, boundaries, facts.ended_phases, facts.iterations)
     return replace(plan, sources=tuple(_called(source, moved) for source in plan.sources))
+
+
+def _from_start(boundaries: BatchBoundaries, facts: DataFacts) -> BatchBoundaries | None:
+    """Return the run's batches where they hold from its start."""
+    return boundaries if facts.batches_from < facts.consumed_samples else None
 
 
 def _called(source: Source, moved: Mapping[str, str]) -> Source:

@@ -17,8 +17,9 @@ class DataFacts:
     Attributes:
         padded_vocab_size: Rows of the model's embedding, or None where the stack does not tell.
         consumed_samples: Samples of the steps before this start.
+        batches_from: Consumed samples from which batches and steps are counted: this start's, or 0 where all are counted alike.
         ended_phases: Where the phases that have ended did end, which another batch size must not move.
-        iterations: Steps that remain, where the run's length was given in steps; else None.
+        iterations: Steps from there on, where the run's length was given in steps; else None.
         history: What the run has planned and read so far, or None where no record tells it.
         texts: Identities of the texts that the record knows, in its data path's order.
         amends: Whether the launch is to change the run's data path.
@@ -26,6 +27,7 @@ class DataFacts:
 
     padded_vocab_size: int | None = None
     consumed_samples: int = 0
+    batches_from: int = 0
     ended_phases: tuple[int, ...] = ()
     iterations: int | None = None
     history: History | None = None

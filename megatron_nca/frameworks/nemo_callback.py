@@ -1,8 +1,8 @@
 """NeMo 2: which of Lightning's and NeMo's moments is which call of the run.
 
-attach                      attach, validate; called by the data module's setup
-load_state_dict             keeps the record; NeMo reads a checkpoint after its datasets are built
-restore                     restore; called by the data module's train_dataloader
+attach                      attach, validate, restore early; called by the data module's setup
+load_state_dict             keeps the record
+restore                     restore, now that the step is known; called by the data module's train_dataloader
 on_train_start              NeMo's learning rate, see step_learning_rate
 on_train_batch_start        before_step, the scalars
 on_megatron_microbatch_end  observe
@@ -12,19 +12,21 @@ state_dict                  state_dict
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as lightning
 
+from megatron_nca.checkpoints.recorded import record_of_nemo
 from megatron_nca.frameworks.nemo_data import STACK, blends_of
 from megatron_nca.training import step_learning_rate
 from megatron_nca.training.facts import RunFacts
 from megatron_nca.training.options import Options
+from megatron_nca.training.record import CALLBACK_RECORD, Record
 from megatron_nca.training.run import CurriculumRun, print_on_rank_0
 
-RECORD = "record"
 OLDER_RECORD = "note"
-"""Keys of the callback's state: today's, and that of earlier development versions."""
+"""Key of the callback's state in earlier development versions."""
 
 
 class NCACallback(lightning.Callback):
@@ -49,6 +51,14 @@ class NCACallback(lightning.Callback):
         self._data, self._is_training = data, False
         self.run.attach(self)
         self.run.validate(self.options)
+        self._restore_early(getattr(data.trainer, "ckpt_path", None))
+
+    def _restore_early(self, checkpoint: Any) -> None:
+        """Restore before the datasets are built, where NeMo's resume has named the checkpoint and its record tells enough."""
+        state = record_of_nemo(Path(checkpoint), self.state_key) if checkpoint else None
+        record = None if state is None else Record.from_state_dict(state)
+        if record is not None and record.history is not None and record.consumed:
+            self.run.restore(state, record.consumed)
 
     def facts(self) -> RunFacts:
         """Return what data module and trainer tell; a checkpoint is read later, so positions count from the start."""
@@ -64,6 +74,7 @@ class NCACallback(lightning.Callback):
             sequence_length=data.seq_length,
             global_batch_size=data.data_sampler.global_batch_size,
             micro_batch_size=data.data_sampler.micro_batch_size,
+            counts_from_start=True,
             eval_batches=int(batches) if isinstance(batches, int) or batches == 0 else None,
         )
 
@@ -74,11 +85,11 @@ class NCACallback(lightning.Callback):
     def state_dict(self) -> dict[str, Any]:
         """Return the record that travels in every checkpoint."""
         record = None if self._data is None else self.run.state_dict(self._consumed(self._data.trainer))
-        return {} if record is None else {RECORD: record}
+        return {} if record is None else {CALLBACK_RECORD: record}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep a checkpoint's record until it is known how far the run is."""
-        self._loaded = state_dict.get(RECORD, state_dict.get(OLDER_RECORD))
+        self._loaded = state_dict.get(CALLBACK_RECORD, state_dict.get(OLDER_RECORD))
 
     def restore(self) -> None:
         """Hand the record over, once; called by the data module when it is known how far the run is."""

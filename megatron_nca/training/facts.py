@@ -29,6 +29,7 @@ class RunFacts:
         text_warmup_fraction: Warm-up as a share of the decay, where the launch gives it so.
         eval_batches: Global batches of a validation; 0 for none, None where it is not known.
         replays_steps: Whether a CUDA graph replays whole steps, so that no Python runs in them.
+        counts_from_start: Whether steps are counted from the run's start, in batches of one size, wherever this start is.
         args: Megatron-LM's arguments, for what only they can tell; None on other stacks.
     """
 
@@ -48,4 +49,5 @@ class RunFacts:
     text_warmup_fraction: float | None = None
     eval_batches: int | None = None
     replays_steps: bool = False
+    counts_from_start: bool = False
     args: Any = None

@@ -122,11 +122,6 @@ _VALUE_TYPES: dict[Any, type] = {_rate: float, _count: int, _truth: bool}
 _IN_SAMPLES = f"its schedulers count steps; give {NEMO.option('lr_warmup_steps')}"
 _NEMO_DECAY = "its decay is the scheduler's own class; choose another scheduler in the recipe's optim.lr_scheduler"
 
-_NEMO_BUILDS_FIRST = (
-    "NeMo builds its datasets before it reads its checkpoint, so it cannot tell what a run has read; go on in Megatron-LM or "
-    "Megatron-Bridge, or begin a new run with the weights"
-)
-
 OPTIONS: tuple[Option, ...] = (
     Option("reinit", _parts, "drawn anew at the switch to text: none, or any of embeddings,attention,mlp,norms, separated by "
            "commas", ("embeddings",), metavar="PARTS"),
@@ -147,7 +142,7 @@ OPTIONS: tuple[Option, ...] = (
            alone=0),
     Option("resume_as", _word, "where a checkpoint that was written without nca: entries stands", choices=RESUME_CHOICES),
     Option("amend_curriculum", _truth, "from the checkpoint on the launch's data path holds, and every source goes on at its "
-           "next unread sample", False, alone=True, elsewhere={NEMO.name: _NEMO_BUILDS_FIRST}),
+           "next unread sample", False, alone=True),
     Option("override_curriculum", _truth, "go on from a checkpoint of another curriculum", False, alone=True),
 )  # fmt: skip
 

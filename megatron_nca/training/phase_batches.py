@@ -22,11 +22,6 @@ from megatron_nca.training.facts import RunFacts
 NUMBERS = ("num_micro_batches", "current_global_batch_size", "current_running_global_batch_size")
 
 
-def has_own_batches(plan: Plan) -> bool:
-    """Tell whether a phase of a plan has a batch of its own."""
-    return any(stage.batch is not None for stage in plan.curriculum.stages)
-
-
 def planned(facts: RunFacts, boundaries: BatchBoundaries) -> Plan | None:
     """Lay a launch's curriculum out before its datasets are built, where its phases have batches of their own.
 
@@ -46,6 +41,16 @@ def planned(facts: RunFacts, boundaries: BatchBoundaries) -> Plan | None:
     return plan_training(
         curriculum, facts.sequence_length, facts.train_samples or 1, boundaries, iterations=facts.train_iterations
     )
+
+
+def end_iterations(plan: Plan, facts: RunFacts) -> str:
+    """Say after which iterations the phases that have not ended will end, as the batches of this start go."""
+    ahead = [phase.end for phase in plan.phases if phase.end > facts.consumed_samples]
+    # A loop of one's own tells samples and no steps.
+    if not ahead or not plan.batches.are_known or plan.batches.begin > facts.consumed_samples:
+        return ""
+    ends = (f"{facts.iteration + plan.batches.batches_until(end):,}" for end in ahead)
+    return "; phases end after iterations " + ", ".join(ends)
 
 
 def check(plan: Plan, stack: Stack) -> None:

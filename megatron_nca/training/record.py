@@ -26,6 +26,9 @@ from megatron_nca.errors import CurriculumError
 RECORD = "nca_curriculum"
 """Under which name a framework's checkpoint keeps the record; in Megatron-LM an attribute of ``args``."""
 
+CALLBACK, CALLBACK_RECORD = "NCACallback", "record"
+"""Whose state it is in NeMo's, and under which name there."""
+
 VERSION = 3
 VERSIONS = (1, 2, 3)
 

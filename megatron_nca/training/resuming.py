@@ -79,16 +79,13 @@ def compare(checkpoint: Checkpoint, launch: Record | None, has_switch: bool, opt
     if launch is None:
         _refuse_forgotten(checkpoint, options, stack)
         return []
+    if options.amend_curriculum and not checkpoint.is_start:
+        _refuse_unknown_past(checkpoint, stack)
     if checkpoint.record is None:
         if has_switch and not checkpoint.is_start and options.resume_as is None:
             _refuse_unknown_place(checkpoint, stack)
         return []
     found = checkpoint.record
-    if options.amend_curriculum and found.history is None:
-        raise CurriculumError(
-            f"{stack.option('amend_curriculum', True)}: the checkpoint's record, of version {found.version}, does not tell "
-            "what each source has given; resume once with the checkpoint's own data path and save, then change it"
-        )
     amended = is_amended(found, launch)
     rows = differences(found, launch, UNCHANGED if amended else COMPARED)
     if rows and not options.override_curriculum:
@@ -123,6 +120,18 @@ def _refuse_unknown_place(checkpoint: Checkpoint, stack: Stack) -> None:
         f"the checkpoint, at {checkpoint.consumed:,} samples, was written without nca: entries, so it does not say where it "
         f"stands; give {stack.option('resume_as', BEFORE)} (the transition is still to come) or "
         f"{stack.option('resume_as', AFTER)} (its embeddings are the text's), or load it by {stack.word('new_start')}"
+    )
+
+
+def _refuse_unknown_past(checkpoint: Checkpoint, stack: Stack) -> None:
+    record = checkpoint.record
+    if record is not None and record.history is not None:
+        return
+    what = "holds no record, which" if record is None else f"has a record of version {record.version}, which"
+    raise CurriculumError(
+        f"{stack.option('amend_curriculum', True)}: the checkpoint, at {checkpoint.consumed:,} samples, {what} does not tell what "
+        "each source has given; start once with the run's own data path, behind phase: where it has no nca: entry (as in "
+        "phase: 0.7 A 0.3 B), save, then change it"
     )
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from megatron_nca.data.batches import BatchBoundaries
@@ -93,6 +94,7 @@ class CurriculumRun:
         self._checkpoint: Checkpoint | None = None
         self._transition: Transition | None = None
         self._losses: Any = None
+        self._told: set[str] = set()
         self._is_validated = False
         self._is_stepping = False
 
@@ -112,14 +114,15 @@ class CurriculumRun:
         facts, record = self.facts, self._checkpoint.record if self._checkpoint else None
         # A loop of one's own says how far it is when it restores, and in no other way.
         consumed = max(facts.consumed_samples, self._checkpoint.consumed if self._checkpoint else 0)
-        ended = record.ends_until(consumed) if record else ()
+        batches_from = 0 if facts.counts_from_start else consumed
+        ended = record.ends_until(batches_from) if record else ()
         if record and self.options.override_curriculum:
             ended = ended[: resuming.common_phases(record, facts.blends)]
         steps = None if facts.train_iterations is None else max(facts.train_iterations - facts.iteration, 0)
+        known = DataFacts(facts.padded_vocab_size, consumed, batches_from, ended, steps)
         if record is None or self.options.override_curriculum:
-            return DataFacts(facts.padded_vocab_size, consumed, ended, steps)
-        amends = self.options.amend_curriculum
-        return DataFacts(facts.padded_vocab_size, consumed, ended, steps, record.history, record.texts or (), amends)
+            return known
+        return replace(known, history=record.history, texts=record.texts or (), amends=self.options.amend_curriculum)
 
     @property
     def is_driven(self) -> bool:
@@ -202,7 +205,7 @@ class CurriculumRun:
             facts = self.facts
             checks.check_loader(facts, self.stack)
             phase_batches.check(plan, self.stack)
-            self._adapter.report(f"megatron-nca: {plan.describe()}{_iterations(plan, facts)}")
+            self._adapter.report(f"megatron-nca: {plan.describe()}{phase_batches.end_iterations(plan, facts)}")
             if advice := extra_state.advice(facts.args, extra_state.installed_version()):
                 self._adapter.report(f"megatron-nca: warning: {advice}")
         self._compare()
@@ -234,7 +237,9 @@ class CurriculumRun:
         if found is not None and launch is not None and self.plan is not None and resuming.is_amended(found, launch):
             lines = [*lines, *ledger(self.plan, self._checkpoint.consumed)]
         for line in lines:
-            self._adapter.report(f"megatron-nca: {line}")
+            if line not in self._told:
+                self._adapter.report(f"megatron-nca: {line}")
+        self._told.update(lines)
 
     def _record(self, consumed: int) -> Record:
         assert self.plan is not None
@@ -386,13 +391,3 @@ def _micro_batches(consumed_samples: int, batch: int) -> Any:
     rank, ranks = parallel_state.get_data_parallel_rank(), parallel_state.get_data_parallel_world_size()
     size = int(calculator.get_micro_batch_size())
     return MicroBatches(consumed_samples, size, rank, ranks, batch // (size * ranks))
-
-
-def _iterations(plan: Plan, facts: RunFacts) -> str:
-    """Say after which iterations the phases that have not ended will end, as the batches of this start go."""
-    ahead = [phase.end for phase in plan.phases if phase.end > facts.consumed_samples]
-    # A loop of one's own tells samples and no steps.
-    if not ahead or not plan.batches.are_known or plan.batches.begin > facts.consumed_samples:
-        return ""
-    ends = (f"{facts.iteration + plan.batches.batches_until(end):,}" for end in ahead)
-    return "; phases end after iterations " + ", ".join(ends)

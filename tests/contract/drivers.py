@@ -17,6 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from megatron.core import num_microbatches_calculator as calculator
 from megatron.core.datasets import utils as datasets_utils
 from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
@@ -345,6 +346,8 @@ class NeMo(Driver):
 
     stack = NEMO
     reads_checkpoint_first = False
+    names_checkpoint = True
+    """Whether NeMo's resume says which checkpoint there is; Lightning's fit(ckpt_path=...) does not."""
 
     def __init__(self, cache: Path) -> None:
         super().__init__(cache)
@@ -358,6 +361,15 @@ class NeMo(Driver):
             )
         self.nemo = importlib.import_module("megatron_nca.frameworks.nemo")
         self.schedulers = importlib.import_module("nemo.core.optim.lr_scheduler")
+
+    def on_disk(self, checkpoint: Checkpoint | None) -> Path | None:
+        """Write a checkpoint's common part where NeMo's resume finds it."""
+        if checkpoint is None or not self.names_checkpoint:
+            return None
+        weights = self.cache / f"step={checkpoint.step}" / "weights"
+        weights.mkdir(parents=True, exist_ok=True)
+        torch.save({"callbacks": {"NCACallback": checkpoint.stacks_own}}, weights / "common.pt")
+        return weights.parent
 
     def scheduler(self, machine: Machine) -> Any:
         """Return NeMo's, of steps."""
@@ -380,6 +392,7 @@ class NeMo(Driver):
             machine.optimizer.optimizer, max_steps=launch.steps, warmup_steps=2, min_lr=1e-5
         )
         self.trainer = SimpleNamespace(
+            ckpt_path=self.on_disk(checkpoint),
             max_steps=launch.steps, global_step=0, callbacks=[], limit_val_batches=1, sanity_checking=False,
             log_every_n_steps=1,
             optimizers=[SimpleNamespace(mcore_optimizer=machine.optimizer)],

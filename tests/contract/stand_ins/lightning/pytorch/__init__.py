@@ -1,5 +1,7 @@
 class Callback:
-    pass
+    @property
+    def state_key(self):
+        return type(self).__qualname__
 
 
 class LightningDataModule:
