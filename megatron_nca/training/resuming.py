@@ -129,8 +129,8 @@ def _refuse_unknown_past(checkpoint: Checkpoint, stack: Stack) -> None:
         return
     what = "holds no record, which" if record is None else f"has a record of version {record.version}, which"
     raise CurriculumError(
-        f"{stack.option('amend_curriculum', True)}: the checkpoint, at {checkpoint.consumed:,} samples, {what} does not tell what "
-        "each source has given; start once with the run's own data path, behind phase: where it has no nca: entry (as in "
+        f"{stack.option('amend_curriculum', True)}: the checkpoint, at {checkpoint.consumed:,} samples, {what} does not tell "
+        "what each source has given; start once with the run's own data path, behind phase: where it has no nca: entry (as in "
         "phase: 0.7 A 0.3 B), save, then change it"
     )
 
