@@ -169,6 +169,9 @@ def _build_blends(
         if asked is not None and split is Split.train:
             sizes[split.value] = max(asked, 1)
             continue
+        if split is not Split.train and plan is not None and sizes[split.value] == 0:
+            # Megatron's loader refuses a blend of no samples, which --eval-iters 0 asks for.
+            sizes[split.value] = 1
         if plan is None or plan.text_source is None or not plan.curriculum.entries or split is Split.train:
             continue
         if sizes[split.value] is not None and not is_list_of_sets(config, split):

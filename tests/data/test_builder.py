@@ -281,7 +281,7 @@ class Run:
     is_driven = True
 
     def __init__(self, **facts):
-        self.data_facts = DataFacts(**facts)
+        self.data_facts = DataFacts(**{"batches_from": facts.get("consumed_samples", 0), **facts})
         self.plans, self.datasets = [], []
 
     def begin(self, plan, datasets):
