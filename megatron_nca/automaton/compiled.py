@@ -12,6 +12,7 @@ import numpy.typing as npt
 from megatron_nca.automaton import production
 from megatron_nca.automaton.complexity import PROBE_FRAMES, out_of_band, sizes_in_band
 from megatron_nca.automaton.config import NCAConfig
+from megatron_nca.automaton.cost import step_cost
 from megatron_nca.automaton.deflate import parser
 from megatron_nca.automaton.kernel_cache import forgiving_cache
 from megatron_nca.automaton.philox import MAX_ATTEMPTS, Key
@@ -78,6 +79,7 @@ class CompiledEngine:
                 *key,
                 least,
                 most,
+                step_cost(config),
                 BUDGET,
             ],
             dtype=np.int64,
@@ -103,10 +105,17 @@ class CompiledEngine:
 
     def grids(self, rules: Indices, attempts: Indices, trajectories: Indices, frames: int) -> npt.NDArray[np.uint8]:
         """Return the frames of each trajectory, uint8 (batch, frames, grid, grid)."""
-        grid = self.config.grid
-        grids = np.empty((len(rules), frames, grid * grid), dtype=np.uint8)
-        self._run(production.GRIDS, np.array([rules, attempts, trajectories], dtype=np.int64), grids, self._no_tokens)
-        return grids.reshape(len(rules), frames, grid, grid)
+        return self._frames(production.GRIDS, np.array([rules, attempts, trajectories], dtype=np.int64), frames)
+
+    def probe(self, rules: Indices, attempts: Indices) -> npt.NDArray[np.uint8]:
+        """Return the trajectories on which candidates are scored, uint8 (batch, 10, grid, grid)."""
+        return self._frames(production.PROBES, np.array([rules, attempts, rules], dtype=np.int64), PROBE_FRAMES)
+
+    def _frames(self, task: int, numbers: npt.NDArray[np.int64], frames: int) -> npt.NDArray[np.uint8]:
+        batch, grid = numbers.shape[1], self.config.grid
+        grids = np.empty((batch, frames, grid * grid), dtype=np.uint8)
+        self._run(task, numbers, grids, self._no_tokens)
+        return grids.reshape(batch, frames, grid, grid)
 
     def tokens(self, rules: Indices, attempts: Indices, trajectories: Indices, length: int) -> npt.NDArray[np.int32]:
         """Return the first tokens of each trajectory, int32 (batch, length)."""

@@ -30,11 +30,11 @@ from megatron_nca.automaton.philox import MAX_ATTEMPTS, Purpose
 from megatron_nca.automaton.rule import HIDDEN
 from megatron_nca.automaton.tables import DRAW_VALUES
 
-JUDGE, SEARCH, GRIDS, TOKENS = range(4)
-"""Tasks: is a candidate in the band; the first candidate that is; frames; tokens."""
+JUDGE, SEARCH, PROBES, GRIDS, TOKENS = range(5)
+"""Tasks: is a candidate in the band; the first candidate that is; frames of probes; frames; tokens of trajectories."""
 
-GRID, COLORS, PATCH, BURN_IN, DT, UNITS, BIAS, SPREAD, KEY0, KEY1, LEAST, MOST, BUDGET, SETTINGS = range(14)
-"""Words of the settings. LEAST and MOST are sizes of a gzip stream; BUDGET is of one call."""
+GRID, COLORS, PATCH, BURN_IN, DT, UNITS, BIAS, SPREAD, KEY0, KEY1, LEAST, MOST, COST, BUDGET, SETTINGS = range(15)
+"""Words of the settings. LEAST and MOST are sizes of a gzip stream; COST is of a step, out of the BUDGET of one call."""
 
 ITEM, BEGUN, STEP, FRAME, STEADY, SIDE, PROGRESS = range(7)
 """Words of what is not finished: the batch's item, whether it has an initial state, its steps and frames, whether it has come
@@ -44,13 +44,8 @@ UNFINISHED, FINISHED, EXHAUSTED = range(3)
 """What a call comes back with. Exhausted: no candidate of an item lies in the band."""
 
 GZIP_BEYOND_ZLIB = 12
-CELL_COST, COLOUR_COST, LINK_COST = 6, 1, 4
-"""Of a budget, about nanoseconds: a step of a cell, for each colour, and what deflating counts its effort in."""
-
-
-def cost_of_step(grid: int, colors: int) -> int:
-    """Return what a step costs of a budget."""
-    return grid * grid * (CELL_COST + COLOUR_COST * colors)
+LINK_COST = 4
+"""Of a budget, about nanoseconds: what deflating counts its effort in."""
 
 
 @entry
@@ -78,7 +73,8 @@ def produce(
     Returns:
         FINISHED, EXHAUSTED, or UNFINISHED, to be called again.
     """
-    probing = task in (JUDGE, SEARCH)
+    judging = task in (JUDGE, SEARCH)
+    probing = judging or task == PROBES
     k0, k1 = np.uint64(settings[KEY0]), np.uint64(settings[KEY1])
     grid, colors = settings[GRID], settings[COLORS]
     frames = frames_of(task, settings, grids, tokens)
@@ -98,7 +94,7 @@ def produce(
         if not progress[BEGUN]:
             progress[BEGUN], progress[STEP], progress[FRAME], progress[STEADY], progress[SIDE] = 1, 0, 0, 0, 0
             initial_state(index, draw, logits, cells, grid, colors, k0, k1, odds, draws, bounds_of_colours, states[0])
-            if probing:
+            if judging:
                 begin(len(data) - 8, packer)
         where = address(noise, index, draw)
         budget, accepted = roll_out(
@@ -122,7 +118,7 @@ def produce(
 @inlined
 def frames_of(task, settings, grids, tokens):
     """Frames of a trajectory of a task."""
-    if task == GRIDS:
+    if task in (GRIDS, PROBES):
         return grids.shape[1]
     if task == TOKENS:
         side = settings[GRID] // settings[PATCH]
@@ -165,13 +161,13 @@ def roll_out(
     bias, spread = np.float32(settings[BIAS]), np.float32(settings[SPREAD])
     k0, k1 = np.uint64(settings[KEY0]), np.uint64(settings[KEY1])
     noise, cells = tables[2 * DRAW_VALUES :], states[2]
-    cost = grid * grid * (CELL_COST + COLOUR_COST * colors)
+    cost = settings[COST]
     step, steady, side = progress[STEP], progress[STEADY] != 0, progress[SIDE]
     state, after = states[side], states[1 - side]
-    probing = task in (JUDGE, SEARCH)
+    judging = task in (JUDGE, SEARCH)
     verdict = -1
     while True:
-        if probing:
+        if judging:
             budget, verdict = judge(progress[FRAME], budget, settings, data, len(patches), packer)
         if budget < 1 or verdict >= 0 or progress[FRAME] == frames:
             break
@@ -196,7 +192,7 @@ def roll_out(
 @inlined
 def write_frame(task, item, frame, cells, grid, patch, colors, patches, data, grids, tokens):
     """Put a frame where the task wants it."""
-    if task == GRIDS:
+    if task in (GRIDS, PROBES):
         for cell in range(grid * grid):
             grids[item, frame, cell] = cells[cell]
         return

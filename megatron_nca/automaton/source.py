@@ -34,6 +34,9 @@ class Engine(Protocol):
     def accepted(self, rules: Indices, attempts: Indices) -> npt.NDArray[np.bool_]:
         """Tell which candidates lie in the band."""
 
+    def probe(self, rules: Indices, attempts: Indices) -> npt.NDArray[np.uint8]:
+        """Return the trajectories on which candidates are scored."""
+
     def grids(self, rules: Indices, attempts: Indices, trajectories: Indices, frames: int) -> npt.NDArray[np.uint8]:
         """Return the frames of each trajectory."""
 
@@ -145,7 +148,7 @@ class NCASource:
     def complexities(self, candidates: int) -> npt.NDArray[np.float64]:
         """Return the compression ratios of the first candidates of rules 0, 1, 2, ..., float64 (candidates,)."""
         rules = np.arange(candidates, dtype=np.int64)
-        probes = ReferenceEngine(self.config, self.key).probe(rules, np.zeros_like(rules))
+        probes = self.engine.probe(rules, np.zeros_like(rules))
         return np.array([gzip_ratio(self.config, grids) for grids in probes])
 
     def scores(self, indices: Sequence[int] | Indices) -> npt.NDArray[np.float64]:
@@ -155,7 +158,7 @@ class NCASource:
     def probes(self, indices: Sequence[int] | Indices) -> npt.NDArray[np.uint8]:
         """Return the probes on which those rules are scored, uint8 (batch, 10, grid, grid)."""
         rules, attempts, _ = self._trajectories(indices)
-        return ReferenceEngine(self.config, self.key).probe(rules, attempts)
+        return self.engine.probe(rules, attempts)
 
 
 def _checked_indices(indices: Sequence[int] | Indices) -> Indices:

@@ -1,31 +1,72 @@
-"""Does an entry's band hold rules at all? Asked before anything is built on it."""
+"""Does an entry's band hold enough rules? Asked before anything is built on it, and answered within a second or two.
+
+A trajectory costs one probe a candidate, so the share of random rules in the band sets the speed. Candidates are looked at
+until the answer is clear, or as many as a second's work pays for; that work is counted, not timed, so every rank decides alike.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
+from megatron_nca.automaton.config import format_setting
+from megatron_nca.automaton.cost import probe_cost, tokens_a_second
 from megatron_nca.automaton.source import NCASource
 from megatron_nca.data.entry import NCAEntry
 from megatron_nca.errors import EntryError
 
-ACCEPTANCE_PROBES = 256
-ACCEPTANCE_ROUNDS = 16
-"""A band that none of 4,096 random rules falls into would stall the data loader, so it is refused."""
+LEAST = 0.01
+"""Below it a trajectory takes a hundred candidates: hundreds of thousands of tokens a second become tens of thousands."""
+LEAST_RARE = 0.001
+"""With ``rare=yes``: 65,536 candidates without a rule, which end a run, are then out of the question."""
+CLEAR = 8
+"""Accepted candidates of a share twice the least that settle it."""
+AT_ONCE, AT_LEAST = 16, 32
+FEW = 2
+"""Accepted candidates from which a speed can be told."""
+WORK = 600_000_000
+"""Nanoseconds, see ``automaton.cost``."""
+SUGGESTION = (0.15, 0.85)
+"""Quantiles of random rules' ratios between which a band is suggested."""
 
 
 def check_band(entry: NCAEntry) -> None:
-    """Refuse an entry whose band holds no rules.
+    """Refuse an entry whose band holds too few rules.
 
     Raises:
-        EntryError: None of 4,096 random rules lies in it; the message says where most do.
+        EntryError: Less than one of a hundred random rules lies in it (one of a thousand with ``rare=yes``); the message says
+            how fast it would be, and which band would do.
     """
+    if entry.config.gzip is None:
+        return
     source = NCASource(entry.config)
-    for probed in range(ACCEPTANCE_ROUNDS):
-        if source.acceptance(ACCEPTANCE_PROBES, first=probed * ACCEPTANCE_PROBES) > 0:
+    least = LEAST_RARE if entry.rare else LEAST
+    most = max(min(WORK // probe_cost(entry.config), int(16 / least)), AT_LEAST)
+    probed = accepted = 0
+    while probed < most:
+        count = min(AT_ONCE, most - probed)
+        accepted += round(source.acceptance(count, first=probed) * count)
+        probed += count
+        if accepted >= CLEAR and accepted >= 2 * least * probed:
             return
-    lo, hi = np.quantile(source.complexities(ACCEPTANCE_PROBES), [0.05, 0.95])
-    raise EntryError(
-        entry.text,
-        f"gzip: none of {ACCEPTANCE_PROBES * ACCEPTANCE_ROUNDS:,} random rules of these settings compresses to a ratio in "
-        f"{entry.config.gzip}, most lie between {lo:.2f} and {hi:.2f}; give a band there, or gzip=none",
-    )
+    if accepted < least * probed:
+        speed, remedy = _slowness(entry, accepted / probed) if accepted >= FEW and not entry.rare else ("", "")
+        raise EntryError(
+            entry.text,
+            f"gzip={format_setting(entry.config.gzip)}: {accepted:,} of {probed:,} random rules of these settings compress to "
+            f"a ratio in it{speed}; {_suggestion(source)}; give that or another band, or gzip=none{remedy}",
+        )
+
+
+def _slowness(entry: NCAEntry, acceptance: float) -> tuple[str, str]:
+    """Return how slow the band is, and what takes it all the same."""
+    rate = tokens_a_second(entry.config, entry.trajectory, acceptance)
+    return f", so a core would make about {rate:,.0f} tokens a second", ", or add rare=yes to take it as it is"
+
+
+def _suggestion(source: NCASource) -> str:
+    """Return which band holds most rules of a process, outwards to whole percents and never empty."""
+    ratios = source.complexities(int(max(min(WORK // 4 // probe_cost(source.config), 256), AT_LEAST // 2)))
+    lo, hi = np.quantile(ratios, SUGGESTION)
+    band = (int(100 * lo) / 100, int(100 * hi + 1) / 100)
+    inside = float(((ratios > band[0]) & (ratios < band[1])).mean())
+    return f"gzip={format_setting(band)} holds {inside:.0%} of them"

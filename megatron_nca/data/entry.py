@@ -23,6 +23,7 @@ from megatron_nca.automaton.config import (
     parse_settings,
     split_pairs,
 )
+from megatron_nca.automaton.cost import probe_cost, trajectory_cost
 from megatron_nca.automaton.philox import MAX_INDEX
 from megatron_nca.errors import ConfigError, EntryError
 
@@ -36,6 +37,8 @@ LOSSES = ("frames", "all", "patches")
 DEFAULT_DOMAIN = "web"
 AUTO = "auto:"
 DEFAULT_TRAJECTORY = 1024
+MAX_COST = 25_000_000
+"""Nanoseconds of a core that a candidate may take: a bad band is told after dozens, and a loader makes one at a time."""
 MIN_FRAMES = 2
 """A trajectory's first frame cannot be predicted, so one frame alone teaches nothing."""
 
@@ -58,6 +61,7 @@ class NCAEntry:
         vocab_offset: First tokenizer id to use, or None for the lowest ids that are not special tokens.
         loss: ``frames``, ``all`` or ``patches``: which labels carry loss.
         seed: Of the process, or None for the run's.
+        rare: Whether a band that holds few rules, and so is slow, is taken all the same.
         band_from: Prefix of the text whose measured band is still to be filled in, or None.
     """
 
@@ -72,6 +76,7 @@ class NCAEntry:
     vocab_offset: int | None = None
     loss: str = "frames"
     seed: int | None = None
+    rare: bool = False
     band_from: str | None = None
 
     @property
@@ -121,6 +126,7 @@ def _parse(text: str) -> NCAEntry:
     entry = NCAEntry(text=text, config=NCAConfig(**process), **settings)
     _check_phase(entry, pairs)
     _check_trajectory(entry)
+    _check_cost(entry)
     return entry
 
 
@@ -145,6 +151,31 @@ def _check_trajectory(entry: NCAEntry) -> None:
             entry.trajectory,
             f"is shorter than {MIN_FRAMES} frames of {entry.config.frame_length} tokens; give at least {least}",
         )
+
+
+def _check_cost(entry: NCAEntry) -> None:
+    """Refuse a process of which one probe, or two frames of a trajectory, take too long for a data loader."""
+    config = entry.config
+    filtered = config.gzip is not None or entry.band_from is not None
+    cost = probe_cost(config) if filtered else trajectory_cost(config, MIN_FRAMES * config.frame_length)
+    if cost > MAX_COST:
+        dearest, value = _dearest(config)
+        raise ConfigError(
+            dearest,
+            value,
+            f"makes {'one candidate rule' if filtered else 'two frames of a trajectory'} take about {cost / 1e9:.2g} s "
+            f"of a core; at most {MAX_COST / 1e9:g} s are taken, so give a smaller value"
+            + (", or gzip=none" if filtered and dearest == "grid" else ""),
+        )
+
+
+def _dearest(config: NCAConfig) -> tuple[str, int]:
+    """Return the setting whose cost stands out, and its value."""
+    defaults = NCAConfig()
+    excess = {name: getattr(config, name) / max(getattr(defaults, name), 1) for name in ("burn_in", "dt")}
+    excess["grid"] = (config.grid / defaults.grid) ** 2
+    dearest = max(excess, key=lambda name: excess[name])
+    return dearest, getattr(config, dearest)
 
 
 def parse_count(key: str, text: str) -> int:
@@ -206,6 +237,12 @@ def _parse_choice(*choices: str) -> Callable[[str, str], str]:
     return parse
 
 
+def _parse_yes(key: str, text: str) -> bool:
+    if text not in ("yes", "no"):
+        raise ConfigError(key, text, "must be yes or no")
+    return text == "yes"
+
+
 def _parse_domain(key: str, text: str) -> str:
     measured = text.startswith(AUTO) and text != AUTO
     if text not in DOMAIN_BANDS and not measured:
@@ -233,4 +270,5 @@ ENTRY_PARSERS: Mapping[str, Callable[[str, str], Any]] = {
     "vocab": _parse_vocab,
     "loss": _parse_choice(*LOSSES),
     "seed": _parse_seed,
+    "rare": _parse_yes,
 }

@@ -210,7 +210,7 @@ def test_a_finished_corpus_is_not_overwritten(succeed, fail, tmp_path):
         (["nca:", "--tokens", "1M", "--vocab-size", "5000"], "do not fit the tokenizer"),
         (["nca:trajectory=100", "--tokens", "1M", "--seq-length", "128"], "is no multiple of trajectory=100"),
         (["nca:", "--tokens", "1M", "--seq-length", "20"], "use sequences of at least 76"),
-        (["nca:gzip=0.98-0.99", "--tokens", "1M"], "none of 4,096 random rules"),
+        (["nca:gzip=0.98-0.99", "--tokens", "1M"], "0 of 1,600 random rules"),
         (["nca:", "--tokens", "1M", "--processes", "0"], "must be at least 1"),
     ],
 )

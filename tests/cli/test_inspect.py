@@ -70,7 +70,7 @@ def test_a_tokenizer_file_keeps_special_ids_out(succeed, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["nca:gzip=0.98-0.99"], "none of 4,096 random rules"),
+        (["nca:gzip=0.98-0.99"], "0 of 1,600 random rules"),
         (["nca:grid=13"], "does not divide the grid"),
         (["web"], "must start with 'nca:'"),
         (["nca:", "--seq-length", "40"], "use sequences of at least 76 tokens"),

@@ -107,7 +107,7 @@ def test_the_picture_is_a_png(command, tmp_path):
         (["nca:tokens=164M,colours=3", "/a"], [], "is no key of an entry"),
         (["nca:", "/a"], [], "has no tokens="),
         (["nca:tokens=1M", "/a"], ["--vocab-size", "5000"], "do not fit the tokenizer"),
-        (["nca:tokens=1M,gzip=0.98-0.99", "/a"], [], "none of 4,096 random rules"),
+        (["nca:tokens=1M,gzip=0.98-0.99", "/a"], [], "0 of 1,600 random rules"),
         (["nca:tokens=1M", "/a"], ["--dataloader-type", "cyclic"], "need single"),
         (["nca:tokens=1M", "/a", "0.7"], [], "stands where a dataset is expected"),
         (["nca:tokens=1M", "/a"], ["--lr", "1e-3", "--lr-warmup-iters", "2999"], "too few for the warm-up"),
