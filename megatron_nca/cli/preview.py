@@ -13,7 +13,7 @@ from megatron_nca.data.domain import read_entry
 from megatron_nca.data.entry import NCAEntry
 
 EXAMPLES = """  megatron-nca preview 'nca:domain=code'                        # preview.png
-  megatron-nca preview 'nca:colors=4' --output four.gif          # an animation
+  megatron-nca preview 'nca:colors=4,gzip=0.1-0.4' --output four.gif  # an animation
   megatron-nca preview nca: --text --rules 2                     # in the terminal
   megatron-nca preview nca: --html gallery.html                  # a page with sliders for band and colours"""
 

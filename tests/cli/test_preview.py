@@ -84,7 +84,7 @@ def test_the_default_is_a_picture_here(command, tmp_path, monkeypatch):
         (["nca:", "--output", "/no/such/folder/a.png"], "there is no folder"),
         (["nca:", "--rules", "1000"], "at most 64"),
         (["nca:", "--frames", "0"], "must be at least 1"),
-        (["nca:colors=4", "--text"], "give a band there"),
+        (["nca:colors=4", "--text"], "holds 86% of them; give that"),
         (["nca:", "--split", "dev"], "invalid choice"),
     ],
 )

@@ -349,11 +349,8 @@ def test_a_small_vocabulary_is_refused(build, text, tokenizer):
         build(["nca:tokens=2560", text])
 
 
-def test_a_band_without_rules_is_refused(build, text, monkeypatch):
-    from megatron_nca.data import band
-
-    monkeypatch.setattr(band, "ACCEPTANCE_ROUNDS", 2)
-    with pytest.raises(EntryError, match=r"none of 512 .* most lie between 0\.0\d and 0\.[5-9]\d; give a band there"):
+def test_a_band_without_rules_is_refused(build, text):
+    with pytest.raises(EntryError, match=r"0 of 1,600 random rules .*; gzip=0\.\d+-0\.[5-9]\d* holds \d+% of them; give that"):
         build(["nca:tokens=2560,gzip=2-3", text])
 
 
