@@ -56,6 +56,7 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--data-args-path", metavar="FILE", help="a file that holds what --data-path would")
     data.add_argument("--per-split-data-args-path", metavar="FILE", help="a JSON file with keys train, valid and test")
     data.add_argument("--multiple-validation-sets", action="store_true", help="validation sets are read one by one")
+    data.add_argument("--split", help="shares of train, valid and test (default: Megatron-LM's, 969, 30, 1)")
     data.add_argument("--seq-length", type=whole(1), help="tokens of a sample")
     data.add_argument("--global-batch-size", type=whole(1), help="samples of a step")
     data.add_argument("--rampup-batch-size", nargs="+", type=whole(1), metavar="N", help="start, increment, samples")

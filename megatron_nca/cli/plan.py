@@ -19,6 +19,7 @@ from megatron_nca.training.extra_state import advice, installed_version
 EXAMPLES = """  megatron-nca plan --data-path nca:tokens=164M /data/owt_text_document --seq-length 1024 \\
       --global-batch-size 512 --train-iters 20000 --lr 5e-4 --lr-warmup-fraction 0.01 --nca-lr 1e-4 --output plan.png
   megatron-nca plan --tokens-per-second 2M -- torchrun --nproc-per-node 8 -m megatron_nca pretrain_gpt.py --data-path ...
+  megatron-nca plan --checkpoint CHECKPOINTS
 
 Everything after -- is a launch as you would type it; what the plan does not depend on is passed over. The data may be given
 as Megatron-LM takes them: --data-path, --train-data-path and its like, --data-args-path, --per-split-data-args-path.
@@ -32,6 +33,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the subcommand."""
     parser = add_command(subparsers, "plan", run, "check a launch: phases, learning rate, cores", EXAMPLES)
     parser.add_argument("--output", type=Path, metavar="PNG", help="draw shares and learning rate")
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="DIR", help="what a run has read so far, and what it or a launch will add"
+    )
     parser.add_argument("--tokens-per-second", type=whole(1), metavar="N", help="of training; tells the generator cores needed")
     add_launch_arguments(parser)
     add_tokenizer_arguments(parser)
@@ -40,6 +44,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Lay out, check, print and draw; return 1 for a bad plan."""
+    if args.checkpoint is not None:
+        from megatron_nca.cli import ledger
+
+        return ledger.run(args)
     need("megatron.core.datasets.utils", extra="megatron")
     launch = read_launch(args, args.launch)
     try:

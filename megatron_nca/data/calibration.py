@@ -82,7 +82,7 @@ def calibrate(prefix: str, window: int) -> Calibration:
 @lru_cache(maxsize=16)
 def _calibrate(prefix: str, window: int, stamp: tuple[int, int]) -> Calibration:
     # The stamp parts texts that were written one after the other under one name.
-    dtype = _token_type(Path(f"{prefix}.idx"))
+    dtype = token_type(Path(f"{prefix}.idx"))
     if stamp[1] < LEAST_WINDOWS * window * dtype.itemsize:
         raise NCAError(
             f"{prefix}: holds {stamp[1] // dtype.itemsize:,} tokens, too few to measure; {LEAST_WINDOWS} windows of {window:,} "
@@ -110,7 +110,12 @@ def matching_band(sizes: list[int], raw: int) -> tuple[float, float]:
     return lo / 100, hi / 100
 
 
-def _token_type(index: Path) -> np.dtype:
+def token_type(index: Path) -> np.dtype:
+    """Return the type of a text's token ids, as its index names it.
+
+    Raises:
+        NCAError: It is no index of Megatron's, or of a newer form.
+    """
     with open(index, "rb") as file:
         header = file.read(len(MAGIC) + 9)
     if len(header) < len(MAGIC) + 9 or not header.startswith(MAGIC):

@@ -48,6 +48,11 @@ def mixture_of(shares: Shares) -> Mixture:
     return WideMixture(shares)
 
 
+def shares_of(weights: Sequence[float]) -> list[tuple[int, Fraction]]:
+    """Return a blend's weights, as decimal numbers, for ``mixture_of``; a member's place is its source number."""
+    return [(member, Fraction(repr(float(weight)))) for member, weight in enumerate(weights)]
+
+
 @dataclass(frozen=True)
 class ShareSplit:
     """A constant share."""

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from fractions import Fraction
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
 import torch
 
-from megatron_nca.data.mixture import mixture_of
+from megatron_nca.data.mixture import mixture_of, shares_of
 
 
 class TextChain(torch.utils.data.Dataset):
@@ -68,11 +67,6 @@ class ContinuedBlend(torch.utils.data.Dataset):
             return self.members[0][None] if idx is None else self.blend[int(idx)]
         member, index = self._mixture.locate(int(idx) - len(self.blend))
         return self.members[member][self._first[member] + index]
-
-
-def shares_of(weights: Sequence[float]) -> list[tuple[int, Fraction]]:
-    """Return a blend's weights as the mixture of its members takes them."""
-    return [(member, Fraction(repr(float(weight)))) for member, weight in enumerate(weights)]
 
 
 def members_given(blend: Any, samples: int) -> list[int]:
