@@ -80,20 +80,20 @@ def _describe(launch: Launch, args: argparse.Namespace) -> tuple[Plan, dict[str,
     length = launch.args.seq_length
     train, *held_out = (_curriculum(launch, split, blend) for split, blend in zip(SPLITS, launch.blends, strict=True))
     assert train is not None
-    plan = plan_training(train, length, launch.samples, launch.boundaries)
+    plan = plan_training(train, length, launch.samples, launch.boundaries, iterations=launch.args.train_iters)
     vocabulary, told_by = read_vocabulary_of(args, launch.args)
     for entry in {entry.text: entry for part in (train, *held_out) if part for entry in part.entries}.values():
         token_ids(entry, vocabulary)
         check_band(entry)
-    positions = [launch.samples * point // POINTS for point in range(POINTS)]
+    positions = [plan.samples * point // POINTS for point in range(POINTS)]
     described: dict[str, Any] = {
         "good": True,
-        "samples": launch.samples,
-        "tokens": launch.samples * length,
-        "iterations": launch.boundaries.batches_until(launch.boundaries.round_up(launch.samples)),
+        "samples": plan.samples,
+        "tokens": plan.samples * length,
+        "iterations": plan.batches.batches_until(plan.batches.round_up(plan.samples)),
         "sequence_length": length,
         "vocabulary": {"size": vocabulary.vocab_size, "from": told_by},
-        "phases": list(_parts(plan, launch)),
+        "phases": list(_parts(plan)),
         "sources": _sources(plan),
         "held_out": {split: _names(part) for split, part in zip(SPLITS[1:], held_out, strict=True)},
         "positions": positions,
@@ -121,11 +121,11 @@ def _names(curriculum: Curriculum | None) -> list[str]:
     return [] if curriculum is None else [*(entry.text for entry in curriculum.entries), *curriculum.text]
 
 
-def _parts(plan: Plan, launch: Launch) -> Iterator[dict[str, Any]]:
+def _parts(plan: Plan) -> Iterator[dict[str, Any]]:
     """Describe each phase and what follows, in tokens, samples and iterations."""
-    until, length = launch.boundaries.batches_until, plan.sequence_length
+    until, length = plan.batches.batches_until, plan.sequence_length
     for phase in plan.phases:
-        end = min(phase.end, launch.samples)
+        end = min(phase.end, plan.samples)
         yield {
             "entry": phase.stage.text, "begin": phase.begin, "end": end, "samples": end - phase.begin,
             "tokens": (end - phase.begin) * length, "first_iteration": until(phase.begin) + 1, "last_iteration": until(end),
@@ -133,11 +133,11 @@ def _parts(plan: Plan, launch: Launch) -> Iterator[dict[str, Any]]:
         }  # fmt: skip
     begin = plan.phases[-1].end if plan.phases else 0
     rest = [f"{float(weight):g} {entry.text}" for entry, weight in plan.curriculum.blended] + list(plan.curriculum.text)
-    if rest and begin < launch.samples:
+    if rest and begin < plan.samples:
         yield {
-            "entry": " + ".join(rest), "begin": begin, "end": launch.samples, "samples": launch.samples - begin,
-            "tokens": (launch.samples - begin) * length, "first_iteration": until(begin) + 1,
-            "last_iteration": until(launch.boundaries.round_up(launch.samples)), "ramp_samples": 0, "floor": 0.0,
+            "entry": " + ".join(rest), "begin": begin, "end": plan.samples, "samples": plan.samples - begin,
+            "tokens": (plan.samples - begin) * length, "first_iteration": until(begin) + 1,
+            "last_iteration": until(plan.batches.round_up(plan.samples)), "ramp_samples": 0, "floor": 0.0,
         }  # fmt: skip
 
 

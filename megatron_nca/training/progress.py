@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from megatron_nca.data.curriculum import Plan
+
+MOST_SOURCES = 64
+"""Sources of a run that has a scalar for each; more of them would fill a dashboard and a step."""
 
 
 class Progress(Mapping[str, float]):
     """The scalars of the step that reads ``batch`` samples after ``consumed_samples``, computed when they are read.
 
     ``nca/phase`` (0 for the first, the number of phases for the final blend), ``nca/share`` of the step's samples,
-    ``nca/tokens`` and ``text/tokens`` read so far. Empty without a plan.
+    ``nca/tokens`` and ``text/tokens`` read so far; where texts are sources of their own ``tokens/NAME`` of every source.
+    Empty without a plan.
     """
 
     def __init__(self, plan: Plan | None, consumed_samples: int = 0, batch: int = 1) -> None:
@@ -35,6 +39,7 @@ class Progress(Mapping[str, float]):
             "nca/share": (nca - plan.nca_and_text(before)[0]) / self._batch,
             "nca/tokens": nca * plan.sequence_length,
             "text/tokens": text * plan.sequence_length,
+            **_of_each(plan, after),
         }
 
     def __getitem__(self, name: str) -> float:
@@ -45,6 +50,16 @@ class Progress(Mapping[str, float]):
 
     def __len__(self) -> int:
         return len(self._read())
+
+
+def _of_each(plan: Plan, counts: Sequence[int]) -> dict[str, float]:
+    """Return the tokens of each source, named by the last part of its prefix where that tells it from the others."""
+    if plan.text_is_one or len(plan.sources) > MOST_SOURCES:
+        return {}
+    names = [source.name for source in plan.sources]
+    short = [name.rpartition("/")[2] if not source.is_nca else name for name, source in zip(names, plan.sources, strict=True)]
+    told = short if len(set(short)) == len(short) else [f"{number} {name}" for number, name in enumerate(short, 1)]
+    return {f"tokens/{name}": count * plan.sequence_length for name, count in zip(told, counts, strict=True)}
 
 
 def ledger(plan: Plan, consumed_samples: int) -> list[str]:

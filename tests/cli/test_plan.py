@@ -17,6 +17,15 @@ def test_phases_are_told_in_tokens_samples_and_iterations(succeed):
     assert (text["entry"], text["first_iteration"], text["last_iteration"]) == ("/data/owt", 314, 3000)
 
 
+def test_a_phase_with_a_batch_of_its_own_has_more_iterations(succeed):
+    run = ("--seq-length", 1024, "--global-batch-size", 512, "--train-iters", 6000)
+    told = succeed("plan", "--data-path", "nca:tokens=164M,batch=32", "/data/owt", *run)
+    first, text = told["phases"]
+    assert (first["samples"], first["last_iteration"], text["first_iteration"]) == (160_160, 5005, 5006)
+    assert text["last_iteration"] == told["iterations"] == 6000
+    assert told["samples"] == 160_160 + 995 * 512
+
+
 def test_a_whole_command_line_gives_the_same_plan(succeed):
     words = ["torchrun", "--nproc-per-node", "8", "-m", "megatron_nca", "pretrain_gpt.py", "--bf16", "--num-layers", "24"]
     assert succeed("plan", *CURRICULUM, *RUN) == succeed("plan", "--json", "--", *words, *CURRICULUM, *RUN, code=0)

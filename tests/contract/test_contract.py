@@ -11,7 +11,7 @@ from megatron_nca.errors import CurriculumError, NCAError
 from megatron_nca.training.nca_validation import Result
 from megatron_nca.training.run import OwnLoop
 from tests.conftest import Tokenizer, write_text
-from tests.contract.machine import BATCH, ENTRY, STEPS, SWITCH_STEP, Launch
+from tests.contract.machine import BATCH, ENTRY, SEQUENCE, STEPS, SWITCH_STEP, Launch
 
 SWITCH = SWITCH_STEP * BATCH
 SAVED = (5, SWITCH_STEP, 15)
@@ -109,6 +109,9 @@ def test_text_in_phases_is_the_same_on_every_stack(stack, path):
     outcome = stack.launch(Launch(path(PHASES)), save_at=(7, 13))
     assert outcome.error is None
     assert outcome.crossed == [32], "NCA ends there; between texts nothing is carried across"
+    last = {name: values[STEPS] for name, values in outcome.scalars.items() if name.startswith("tokens/")}
+    assert len(last) == 4, "every source has its own"
+    assert sum(last.values()) == STEPS * BATCH * SEQUENCE
     assert SEEN.setdefault("phases", outcome.samples) == outcome.samples
     assert len(set(outcome.samples.values())) == STEPS * BATCH
     for checkpoint in outcome.checkpoints.values():

@@ -97,9 +97,12 @@ def test_a_history_with_kills_is_the_history_without(checkout, paths, texts, tmp
     killed.start(paths[SECOND], AMENDED, kill=13)
     killed.start(paths[SECOND], pipeline_parallel=2)
 
-    assert sorted(plain.losses) == list(range(1, ITERATIONS + 1))
+    # A process's second line is a mean of two, from 0.16 on.
+    means = {2, FIRST + 2, SECOND + 2}
+    assert set(plain.losses) | means == set(range(1, ITERATIONS + 1))
+    assert len(plain.losses.keys() & killed.losses.keys()) > ITERATIONS // 2
     for iteration, loss in killed.losses.items():
-        assert loss == pytest.approx(plain.losses[iteration], abs=PRINTED), iteration
+        assert loss == pytest.approx(plain.losses.get(iteration, loss), abs=PRINTED), iteration
 
     positions, found = plain.read()
     again, _ = killed.read()
