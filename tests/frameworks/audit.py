@@ -41,6 +41,7 @@ class Audit:
         self.model, self.optimizer = model, optimizer
         self.targets = reinit._targets(model, transition.settings.reinit)
         self.before = self.values()
+        self.masters_before = self.masters()
 
     def values(self):
         return [local(target.parameter).detach().float().clone() for target in self.targets]
@@ -48,15 +49,26 @@ class Audit:
     def check_switch(self):
         self.after = self.values()
         for target, old, new in zip(self.targets, self.before, self.after, strict=True):
-            assert old.numel() == 0 or target.part == "norms" or (old != new).float().mean() > 0.99, f"{target.name} is not new"
+            # In bfloat16 a few numbers of a small part are the same by chance.
+            same = int((old == new).sum())
+            assert target.part == "norms" or same <= 2 + old.numel() / 100, f"{target.name} is not new: {same} of {old.numel()}"
         counts = self.check_masters(), self.check_moments(), self.check_replicas()
         self.tell(len(self.targets), *counts)
 
     def check_masters(self):
-        """Masters hold the weights that the model computes with."""
-        seen = 0
+        """Masters hold the weights that the model computes with: the new ones, and others that did so before."""
+        masters = self.masters()
+        drawn = {target.parameter for target in self.targets}
+        new = {name for name, parameter in self.parameters() if parameter in drawn}
+        worse = [name for name, equal in masters.items() if (name in new or self.masters_before[name]) and not equal]
+        assert not worse, f"masters are other weights: {worse}"
+        return sum(masters.values())
+
+    def masters(self):
+        """Whether each weight that this rank has a master of is the master's value."""
+        equal = {}
         for leaf in leaves(self.optimizer):
-            for parameter in (p for chunk in self.model for p in chunk.parameters()):
+            for name, parameter in self.parameters():
                 master = getattr(parameter, "main_param", None)
                 # A quantized weight is another than its master.
                 if master is None or type(parameter) is not torch.nn.Parameter or not owns(leaf, parameter):
@@ -65,11 +77,12 @@ class Audit:
                 if getattr(parameter, "main_param_sharded", False):
                     held = leaf._get_model_param_range_map(parameter)["param"]
                     weight = weight.reshape(-1)[held.start : held.end]
-                assert torch.equal(master.detach().to(weight.dtype).reshape(-1), weight.reshape(-1)), (
-                    "a master is another weight"
-                )
-                seen += 1
-        return seen
+                equal[name] = torch.equal(master.detach().to(weight.dtype).reshape(-1), weight.reshape(-1))
+        return equal
+
+    def parameters(self):
+        for number, chunk in enumerate(self.model):
+            yield from ((f"{number}.{name}", parameter) for name, parameter in chunk.named_parameters())
 
     def check_moments(self):
         seen = 0

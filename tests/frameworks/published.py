@@ -4,6 +4,7 @@ A case keeps every flag that changes data, optimizer, parallel layout, model fam
 what is left out are paths, logs, and kernels that only a GPU has.
 """
 
+import importlib.metadata
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -210,17 +211,46 @@ def scale(case: Case, checkout: Checkout) -> Scaled:
     script = "pretrain_gpt.py"
     if hybrid:
         script = "pretrain_hybrid.py" if (checkout.path / "pretrain_hybrid.py").exists() else "pretrain_mamba.py"
+    return Scaled(script, tuple(flags), layout, _environment(case))
+
+
+def _environment(case: Case) -> dict[str, str]:
     # FSDP refuses the one connection that others ask for.
     connections = "8" if any("fsdp" in flag for flag in case.arguments) else "1"
     environment = {"CUDA_DEVICE_MAX_CONNECTIONS": connections, "NCCL_ALGO": "Ring", "NVTE_ALLOW_NONDETERMINISTIC_ALGO": "0"}
+    if case.has("--apply-query-key-layer-scaling"):
+        environment["NVTE_APPLY_QK_LAYER_SCALING"] = "1"
     if case.arguments.get("--fp8-recipe") == "mxfp8":
         environment["MEGATRON_NCA_CAPABILITY"] = "10.0"
-    return Scaled(script, tuple(flags), layout, environment)
+    return environment
+
+
+def why_not(family: str, checkout: Checkout) -> str | None:
+    """What a family's launches need that this interpreter lacks, if anything."""
+    if family == "fill-in-the-middle":
+        return "fill-in-the-middle needs a tokenizer of text, and the stand-in's words are numbers"
+    if family == "distillation, pruning" and checkout.version >= (0, 18, 0) and not _is_installed("modelopt"):
+        return "distillation and pruning need nvidia-modelopt"
+    if family == "PyTorch FSDP2" and checkout.version[:2] == (0, 16):
+        return "Megatron-LM 0.16 calls its own wrapper of FSDP2 with an argument that it does not take"
+    if family == "Muon" and not _is_installed("emerging_optimizers"):
+        return "Muon needs NVIDIA's Emerging-Optimizers"
+    if family == "Megatron-FSDP" and has_transformer_engine() and _engine_version() < (2, 17):
+        return "moments of Transformer Engine's fused Adam fit the shards of Megatron-FSDP since 2.17"
+    return None
+
+
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def _engine_version() -> tuple[int, ...]:
+    return tuple(int(part) for part in importlib.metadata.version("transformer_engine").split(".")[:2])
 
 
 def has_transformer_engine() -> bool:
     """Whether this interpreter has Transformer Engine's Python, over the stand-in's extension."""
-    return importlib.util.find_spec("transformer_engine") is not None
+    return _is_installed("transformer_engine")
 
 
 def _words(flag: str, value: Any) -> list[str]:
@@ -286,6 +316,6 @@ def _pattern(case: Case, stages: int, attention: bool) -> list[str]:
     end = "ME" if case.has("--num-experts") else "M-"
     pattern = f"M{second}{end}"
     words = [] if name == "--hybrid-layer-pattern" else ["--num-layers", str(len(pattern))]
-    prediction = "/*E" if case.has("--mtp-num-layers") and "/" in str(case.arguments.get(name)) else ""
+    prediction = "/E" if case.has("--mtp-num-layers") and "/" in str(case.arguments.get(name)) else ""
     whole = pattern if stages == 1 or name != "--hybrid-layer-pattern" else f"M{second}|{end}"
     return [name, whole + prediction, *words, *(["--is-hybrid-model"] if case.has("--is-hybrid-model") else [])]

@@ -56,3 +56,11 @@ def test_the_norm_is_over_groups():
 def test_what_only_a_gpu_has_says_so():
     with pytest.raises(RuntimeError, match="needs a GPU"):
         state_space._gpu_only()
+
+
+def test_the_transform_is_its_own_inverse_up_to_the_size():
+    values = torch.randn(3, 8)
+    once = state_space.hadamard_transform(values)
+    assert torch.allclose(once[:, 0], values.sum(1), atol=1e-5)
+    assert torch.allclose(once[:, 1], (values * torch.tensor([1.0, -1.0] * 4)).sum(1), atol=1e-5)
+    assert torch.allclose(state_space.hadamard_transform(once, 1 / 8), values, atol=1e-5)

@@ -12,7 +12,7 @@ One file for each thing that Megatron asks of a GPU:
 | `context_parallel` | attention over a sequence that several ranks hold, a GPU kernel's work |
 | `extensions` | compilers: `torch.compile`, Triton and Megatron-LM's fused kernels are left out |
 | `fused_adam` | Apex's fused optimizers, in plain PyTorch |
-| `state_space` | `mamba_ssm`, `causal_conv1d` and `fla`, in plain PyTorch |
+| `state_space` | `mamba_ssm`, `causal_conv1d`, `fla` and `fast_hadamard_transform`, in plain PyTorch |
 | `processes` | spawned processes get the stand-in too |
 
 Where Transformer Engine's Python is installed, `megatron_nca.testing.extension` takes its compiled extension's place.

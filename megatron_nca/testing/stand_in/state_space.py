@@ -1,4 +1,4 @@
-"""State-space and linear-attention kernels of `mamba_ssm`, `causal_conv1d` and `fla`, in plain PyTorch.
+"""Kernels of state-space, linear-attention and sparse-attention layers, in plain PyTorch.
 
 A Mamba-2 layer, for each head, with state h of (head dimension, state dimension):
 
@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from megatron_nca.testing.stand_in.replacing import replace
 
-PACKAGES = ("mamba_ssm", "causal_conv1d", "fla")
+PACKAGES = ("mamba_ssm", "causal_conv1d", "fla", "fast_hadamard_transform")
 
 
 def install() -> None:
@@ -31,6 +31,7 @@ def install() -> None:
             "mamba_chunk_scan_combined": _gpu_only,
         },
         "causal_conv1d.causal_conv1d_varlen": {"causal_conv1d_varlen_states": _gpu_only},
+        "fast_hadamard_transform": {"hadamard_transform": hadamard_transform},
         "fla.modules.convolution": {"causal_conv1d": _gpu_only},
         "fla.modules.l2norm": {"l2norm": l2_norm},
         "fla.ops.gated_delta_rule": {"chunk_gated_delta_rule": _gpu_only},
@@ -97,6 +98,14 @@ class GatedRMSNorm(torch.nn.Module):
 def l2_norm(x: torch.Tensor, dim: int = -1, eps: float = 1e-6, **kwargs: Any) -> torch.Tensor:
     """The vectors along a dimension, brought to length 1."""
     return (x.float() * torch.rsqrt(x.float().square().sum(dim, keepdim=True) + eps)).to(x.dtype)
+
+
+def hadamard_transform(x: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+    """The last dimension, of a size that is a power of two, times Sylvester's matrix of that size and a scale."""
+    matrix = torch.ones(1, 1)
+    while len(matrix) < x.shape[-1]:
+        matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
+    return (x.float() @ matrix * scale).to(x.dtype)
 
 
 def split_conv1d_scan(
