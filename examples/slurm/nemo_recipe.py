@@ -10,6 +10,7 @@ one begins; a job that is preempted, or whose ranks die, is queued again under i
 import argparse
 import copy
 import os
+import secrets
 import signal
 from typing import Any
 
@@ -25,11 +26,10 @@ SECONDS_TO_SAVE = 300
 # SLURM signals every process of a step. SIGTERM, the default of NeMo's PreemptionPlugin, ends the process through which
 # Megatron-Core's checkpoint writers speak, and the save fails; this one is heeded by the callback and by nothing else.
 SAVE_SIGNAL = signal.SIGURG
-# Hundreds of ranks must not lock the caches of compiled kernels on a shared file system: each node has its own.
-NODE_LOCAL_CACHES = {
-    "NUMBA_CACHE_DIR": "/tmp/nca-$SLURM_JOB_ID/numba",
-    "TRITON_CACHE_DIR": "/tmp/nca-$SLURM_JOB_ID/triton",
-}
+# Hundreds of ranks must not lock the caches of compiled kernels on a shared file system: each node has its own. They are
+# code that is run, so their folder has a name that nobody could make before.
+PRIVATE = f"/tmp/nca-$SLURM_JOB_ID-{secrets.token_hex(16)}"
+NODE_LOCAL_CACHES = {"NUMBA_CACHE_DIR": f"{PRIVATE}/numba", "TRITON_CACHE_DIR": f"{PRIVATE}/triton"}
 # Transformer Engine refuses to resume FP8 delayed scaling, whose state is a pickle, unless told that the run's own are trusted.
 TRUSTED = {"NVTE_ALLOW_UNSAFE_PICKLE_EXTRA_STATE": "1"}
 

@@ -3,12 +3,17 @@
 Numba keeps machine code beside the package, or in the user's cache folder (``NUMBA_CACHE_DIR``) where that is not writable, and
 replaces its files atomically. What is left to go wrong on a file system that a thousand ranks share - a full disk, a stale
 handle, a file cut short by a crash - must cost a compilation and never a run.
+
+What lies in the folder is run. So a folder, or a file in it, that another user owns or can write to is not used at all.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import stat
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from megatron_nca.errors import EnvironmentMismatchError
@@ -31,6 +36,8 @@ class ForgivingCache:
 
     def load_overload(self, signature: Any, target_context: Any) -> Any:
         """Return the cached machine code, or None to have it compiled."""
+        if _reported_foreign(self._inner.cache_path):
+            return None
         try:
             return self._inner.load_overload(signature, target_context)
         except OSError as error:
@@ -44,6 +51,8 @@ class ForgivingCache:
 
     def save_overload(self, signature: Any, data: Any) -> None:
         """Keep machine code for later processes, if possible."""
+        if _reported_foreign(self._inner.cache_path):
+            return
         self._attempt(self._inner.save_overload, signature, data)
 
     @staticmethod
@@ -52,6 +61,42 @@ class ForgivingCache:
             action(*arguments)
         except Exception as error:
             _report(error)
+
+
+def foreign(folder: Path) -> str | None:
+    """Tell why what lies in a folder may be another user's, or return None if it is this user's and root's alone.
+
+    A folder above may be open to all if nobody can rename what is not theirs in it, as in ``/tmp``.
+    """
+    try:
+        resolved = folder.resolve()
+        for path in (resolved, *resolved.glob("*.nb[ci]"), *resolved.parents):
+            status = path.stat()
+            above = path in resolved.parents
+            if status.st_uid not in (0, os.geteuid()):
+                return f"{path} belongs to user {status.st_uid}"
+            if _open_to_others(status) and not (above and status.st_mode & stat.S_ISVTX):
+                return f"{path} can be written by others"
+    except OSError as error:
+        return None if isinstance(error, FileNotFoundError) else f"{folder} cannot be looked at ({error})"
+    return None
+
+
+def _open_to_others(status: os.stat_result) -> bool:
+    """Tell whether a mode lets others write: all, or a group that is not this user's first one."""
+    by_group = status.st_mode & stat.S_IWGRP and status.st_gid not in (0, os.getegid())
+    return bool(status.st_mode & stat.S_IWOTH or by_group)
+
+
+def _reported_foreign(folder: str) -> bool:
+    why = foreign(Path(folder))
+    if why is not None:
+        logger.warning(
+            "the folder of compiled kernels is not used, since it holds code and %s; every process compiles for seconds until "
+            "NUMBA_CACHE_DIR names a folder of your own, as mktemp -d makes one",
+            why,
+        )
+    return why is not None
 
 
 def _report(error: Exception) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -46,9 +47,9 @@ def locate(load: Path, step: int | None = None) -> Located:
             raise NCAError(
                 f"--load {load}: no checkpoint of Megatron-LM, whose {TRACKER} is missing; name the folder of --save"
             )
-        written = tracker.read_text(encoding="utf-8").strip()
-        if written != RELEASE and not written.isdecimal():
-            raise NCAError(f"--load {load}: {TRACKER} says {written!r}; it should be an iteration, or {RELEASE}")
+        written = tracker.read_text(encoding="utf-8", errors="replace").strip()
+        if written != RELEASE and not re.fullmatch(r"[0-9]{1,18}", written):
+            raise NCAError(f"--load {load}: {TRACKER} says {written[:40]!r}; it should be an iteration, or {RELEASE}")
         step = None if written == RELEASE else int(written)
     folder = load / (RELEASE if step is None else f"iter_{step:07d}")
     if not folder.is_dir():
@@ -59,7 +60,7 @@ def locate(load: Path, step: int | None = None) -> Located:
 
 def _format(folder: Path) -> str:
     if (folder / CONFIG).is_file():
-        backend = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("sharded_backend")
+        backend = _backend(folder / CONFIG)
         if backend == "torch_dist" and (folder / ".metadata").is_file():
             return "torch_dist"
         found = f"torch_dist without its .metadata: {folder} is not complete" if backend == "torch_dist" else str(backend)
@@ -71,6 +72,16 @@ def _format(folder: Path) -> str:
         f"--load: the format of {folder} is {found}; transfer knows torch and torch_dist. Megatron-LM converts others: load "
         "the checkpoint and save it with --ckpt-format torch_dist"
     )
+
+
+def _backend(config: Path) -> str | None:
+    try:
+        described = json.loads(config.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise NCAError(f"{config}: is no JSON, so the checkpoint is damaged or not complete ({error})") from error
+    if not isinstance(described, dict):
+        raise NCAError(f"{config}: holds a {type(described).__name__}; Megatron-LM writes an object there")
+    return described.get("sharded_backend")
 
 
 @contextmanager

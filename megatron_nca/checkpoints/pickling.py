@@ -1,20 +1,72 @@
 """Pickles of checkpoints, read and written where the classes they mention are not installed.
 
-Megatron-LM's arguments hold enums of Megatron's, FP8 state holds recipes of Transformer Engine's. A class that is neither
-torch's nor numpy's nor a plain container is never imported: it becomes a stand-in that keeps what it was made of, and is
-written back as it was. The module offers what ``torch.load`` and ``torch.save`` ask of a ``pickle_module``.
+Megatron-LM's arguments hold enums of Megatron's, FP8 state holds recipes of Transformer Engine's. A checkpoint may be a
+stranger's, and a pickle is a program: of its names only those of one exact list are imported, which make tensors, arrays and
+plain containers and can do nothing else. Any other becomes a stand-in that keeps what it was made of, and is written back as it
+was; one that can only be meant to run something is refused. The module offers what ``torch.load`` and ``torch.save`` ask of a
+``pickle_module``.
 """
 
 from __future__ import annotations
 
 import copyreg
+import io
 import pickle
+import sys
 from collections.abc import Iterator
 from typing import IO, Any
 
-KNOWN_PACKAGES = ("torch", "numpy")
-KNOWN_MODULES = ("argparse", "collections", "copyreg", "copy_reg", "_codecs", "io", "_io", "types")
-KNOWN_BUILTINS = ("bytearray", "complex", "dict", "frozenset", "list", "object", "range", "set", "slice", "tuple")
+import torch
+
+from megatron_nca.errors import NCAError
+
+PLAIN = (torch.dtype, torch.memory_format, torch.layout)
+IMPORTED = {
+    "builtins": ("bytearray", "complex", "dict", "frozenset", "list", "object", "range", "set", "slice", "tuple"),
+    "argparse": ("Namespace",),
+    "collections": ("OrderedDict", "defaultdict", "deque"),
+    "copyreg": ("_reconstructor",),
+    "_codecs": ("encode",),
+    "io": ("BytesIO",),
+    "types": ("SimpleNamespace",),
+    "numpy": ("dtype", "ndarray"),
+    "numpy.core.multiarray": ("_reconstruct", "scalar"),
+    "numpy._core.multiarray": ("_reconstruct", "scalar"),
+    "numpy.core.numeric": ("_frombuffer",),
+    "numpy._core.numeric": ("_frombuffer",),
+    "torch": (
+        "Size", "Tensor", "device",
+        *sorted(name for name, value in vars(torch).items() if isinstance(value, PLAIN)),
+    ),
+    "torch._tensor": ("_rebuild_from_type_v2",),
+    "torch._utils": (
+        "_rebuild_meta_tensor_no_storage", "_rebuild_parameter", "_rebuild_parameter_with_state", "_rebuild_tensor",
+        "_rebuild_tensor_v2", "_rebuild_tensor_v3",
+    ),
+    "torch.nn.parameter": ("Parameter",),
+    "torch.serialization": ("_get_layout",),
+    "torch.torch_version": ("TorchVersion",),
+    "torch.distributed.checkpoint.filesystem": ("_StorageInfo",),
+    "torch.distributed.checkpoint.metadata": (
+        "BytesStorageMetadata", "ChunkStorageMetadata", "Metadata", "MetadataIndex", "StorageMeta", "TensorProperties",
+        "TensorStorageMetadata", "_MEM_FORMAT_ENCODING",
+    ),
+}  # fmt: skip
+"""By module: all that is ever imported. A name with a dot reaches through a module to another, so none stands here."""
+LOADING = ("torch.storage", "_load_from_bytes")
+"""How a storage is pickled that ``torch.save`` does not write: as bytes that are unpickled in turn."""
+OLDER = {"__builtin__": "builtins", "copy_reg": "copyreg", "_io": "io"}
+
+RUNNING = {
+    "builtins": ("__import__", "breakpoint", "compile", "eval", "exec", "execfile", "open"),
+    "torch.hub": ("load",),
+    "types": ("CodeType", "FunctionType"),
+}
+RUNNING_MODULES = (
+    "code", "commands", "ctypes", "imp", "importlib", "marshal", "multiprocessing", "nt", "os", "pickle", "_pickle", "pip",
+    "posix", "pty", "runpy", "shutil", "socket", "subprocess", "sys", "webbrowser",
+)  # fmt: skip
+"""What no checkpoint has a use for. Safety does not rest on it, since it is not imported anyway; a user should be told."""
 
 
 class _ForeignType(type):
@@ -108,22 +160,38 @@ def _foreign_type(module: str, name: str) -> _ForeignType:
 
 
 class Unpickler(pickle.Unpickler):
-    """Imports what is known, and stands in for the rest."""
+    """Imports what the list holds, and stands in for the rest."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return a class, or the stand-in for one that is not known or not there."""
-        if _is_known(module, name):
+        """Return a class, or the stand-in for one that is not on the list or not there.
+
+        Raises:
+            NCAError: The name can only be meant to run something.
+        """
+        place = OLDER.get(module, module)
+        if (place, name) == LOADING:
+            return _load_storage
+        if name in IMPORTED.get(place, ()):
             try:
                 return super().find_class(module, name)
             except (ImportError, AttributeError):
-                pass
+                return _foreign_type(module, name)
+        _refuse_running(place, name)
         return _foreign_type(module, name)
 
 
-def _is_known(module: str, name: str) -> bool:
-    if module in ("builtins", "__builtin__"):
-        return name in KNOWN_BUILTINS
-    return module in KNOWN_MODULES or module.partition(".")[0] in KNOWN_PACKAGES
+def _load_storage(content: bytes) -> Any:
+    """Do what ``torch.storage._load_from_bytes`` does, with this module's list instead of none."""
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=False, pickle_module=sys.modules[__name__])
+
+
+def _refuse_running(module: str, name: str) -> None:
+    package = module.partition(".")[0]
+    reaches_through = "." in name and (package in sys.stdlib_module_names or package in ("torch", "numpy"))
+    if reaches_through or package in RUNNING_MODULES or name in RUNNING.get(module, ()):
+        raise NCAError(
+            f"the file asks to import {module}.{name}, which is code and no data; it is not a checkpoint to be trusted"
+        )
 
 
 # The one in C looks a class up by its name before it writes the name; the one in Python leaves that to a method.

@@ -57,6 +57,7 @@ class DistCheckpoint:
                 self._metadata = pickling.load(file)
             fields = pickling.state_of(self._metadata)
             self._tensors, self._storage = fields["state_dict_metadata"], fields["storage_data"]
+            _check_places(self._storage)
         except Exception as error:
             raise NCAError(f"{folder / METADATA}: cannot be read as a distributed checkpoint's ({error})") from error
         self._kept = [index for index in self._storage if not RUN_STATE.match(index.fqn)]
@@ -218,6 +219,21 @@ class DistCheckpoint:
         pickling.replace_state(metadata, fields)
         with (folder / METADATA).open("wb") as file:
             pickling.dump(metadata, file)
+
+
+def _check_places(storage: dict[Any, Any]) -> None:
+    """Refuse a piece that lies, and so would be written, elsewhere than in a file of its own beside the metadata.
+
+    Raises:
+        NCAError: Names the piece.
+    """
+    for index, info in storage.items():
+        name = info.relative_path
+        bare = isinstance(name, str) and re.fullmatch(r"[\w.+-]+", name, re.ASCII) and not name.startswith(".")
+        if not bare or name in (COMMON, INTEGRITY, CONFIG):
+            raise NCAError(f"{index.fqn} is said to lie in {name!r}, which is no plain name of a file of pieces")
+        if not all(isinstance(number, int) and number >= 0 for number in (info.offset, info.length)):
+            raise NCAError(f"{index.fqn} is said to lie at byte {info.offset!r}, {info.length!r} long")
 
 
 class _Writer:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from megatron_nca import NCAConfig, NCASource
-from megatron_nca.automaton.kernel_cache import ForgivingCache, forgiving_cache
+from megatron_nca.automaton.kernel_cache import ForgivingCache, foreign, forgiving_cache
 
 ROOT = Path(__file__).parents[2]
 SHOW_TOKENS = """
@@ -145,3 +145,70 @@ def test_a_function_without_a_folder_stays_without_a_cache(error):
     function = Dispatcher(error)
     forgiving_cache(function)
     assert function._cache is None
+
+
+@pytest.fixture
+def kernels(tmp_path):
+    folder = tmp_path / "kernels"
+    folder.mkdir(mode=0o755)
+    for name in ("produce.nbi", "produce.1.nbc"):
+        (folder / name).touch(mode=0o644)
+    return folder
+
+
+def belongs_to_another(path, monkeypatch):
+    if os.geteuid() == 0:
+        os.chown(path, 12345, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 12345)
+
+
+def test_a_folder_of_ones_own_is_used(kernels):
+    assert foreign(kernels) is None
+    assert foreign(kernels / "not" / "there") is None
+
+
+@pytest.mark.parametrize("spoilt", [".", "produce.nbi", "produce.1.nbc", ".."])
+def test_what_others_can_write_is_not_run(kernels, spoilt):
+    (kernels / spoilt).chmod(0o777)
+    assert "can be written by others" in foreign(kernels)
+
+
+def test_a_folder_above_may_be_open_where_nobody_can_rename_what_is_not_theirs(kernels):
+    kernels.parent.chmod(0o1777)
+    assert foreign(kernels) is None
+
+
+@pytest.mark.parametrize("spoilt", [".", "produce.nbi", "produce.1.nbc"])
+def test_what_another_owns_is_not_run(kernels, spoilt, monkeypatch):
+    belongs_to_another(kernels / spoilt, monkeypatch)
+    assert "belongs to user" in foreign(kernels)
+
+
+def test_a_link_is_followed_to_where_the_code_lies(kernels, tmp_path):
+    (tmp_path / "link").symlink_to(kernels)
+    kernels.chmod(0o777)
+    assert str(kernels) in foreign(tmp_path / "link")
+
+
+def test_code_planted_in_an_open_folder_is_not_loaded(kernels, caplog):
+    kernels.chmod(0o777)
+    cache = ForgivingCache(Planted(kernels))
+    with caplog.at_level(logging.WARNING):
+        assert cache.load_overload(None, None) is None
+        cache.save_overload(None, None)
+    assert "is not used, since it holds code" in caplog.text
+    assert "mktemp -d" in caplog.text
+
+
+class Planted:
+    """A cache that must not be asked."""
+
+    def __init__(self, folder):
+        self.cache_path = str(folder)
+
+    def load_overload(self, signature, target_context):
+        raise AssertionError("planted code was loaded")
+
+    def save_overload(self, signature, data):
+        raise AssertionError("the folder was used")

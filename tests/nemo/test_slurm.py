@@ -87,12 +87,15 @@ def batch_script(tmp_path_factory):
         "#SBATCH --signal=23@300",
         "#SBATCH --open-mode=append",
         "#SBATCH --job-name=nca-llama3_8b_nca",
-        "export NUMBA_CACHE_DIR=/tmp/nca-$SLURM_JOB_ID/numba",
         "export TORCHX_MAX_RETRIES=20",
     ],
 )
 def test_the_batch_script_outlives_its_job(batch_script, line):
     assert line in batch_script.splitlines()
+
+
+def test_the_folder_of_kernels_has_a_name_that_nobody_can_guess(batch_script):
+    assert re.search(r"^export NUMBA_CACHE_DIR=/tmp/nca-\$SLURM_JOB_ID-[0-9a-f]{32}/numba$", batch_script, re.MULTILINE)
 
 
 def test_the_recipe_heeds_the_signal_that_the_job_gets(tmp_path, monkeypatch):
