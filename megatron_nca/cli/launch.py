@@ -167,8 +167,10 @@ def _boundaries(args: argparse.Namespace) -> BatchBoundaries:
     try:
         module.init_num_microbatches_calculator(0, args.rampup_batch_size, args.global_batch_size, 1, 1)
         return BatchBoundaries.from_megatron()
-    except AssertionError as error:
-        raise UsageError(f"--rampup-batch-size {' '.join(map(str, args.rampup_batch_size))}: {error}") from None
+    except (AssertionError, ZeroDivisionError) as error:
+        # Megatron divides by the number of steps between the two sizes.
+        why = "start is the global batch already" if isinstance(error, ZeroDivisionError) else error
+        raise UsageError(f"--rampup-batch-size {' '.join(map(str, args.rampup_batch_size))}: {why}") from None
     finally:
         module.destroy_num_microbatches_calculator()
 

@@ -9,7 +9,6 @@ stage or the end. Without such a word everything else is the final blend, wherev
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -174,6 +173,10 @@ def mentions_nca(blend: Blend | None) -> TypeGuard[Blend]:
     return blend is not None and any(is_ours(prefix) for prefix in blend[0])
 
 
+LEAST_WEIGHT = 1e-12
+"""A source of less would not be read once in any run, and the reciprocal of a denormal number is no number."""
+
+
 def read_blend(blend: Blend, mixed: bool = True) -> Curriculum:
     """Take Megatron's blend apart; reads no file.
 
@@ -228,6 +231,7 @@ class _Group:
         if self.word is None and len(self.members) == 1 and isinstance(self.members[0][1], NCAEntry):
             entry = self.members[0][1]
             if entry.is_phase:
+                _check_weights(self.members, several=False)
                 return Stage(entry.text, ((entry, Fraction(1)),), (), None, entry.tokens, entry.ramp, entry.floor, entry.batch)
         if self.word is not None and not self.members:
             raise EntryError(self.word.text, "holds no data; write texts or nca: entries after it, or leave it out")
@@ -261,9 +265,9 @@ def _is_entry(item: NCAEntry | str) -> TypeGuard[NCAEntry]:
 def _check_weights(members: list[Member], several: bool) -> None:
     weighted = any(weight is not None for weight, _ in members)
     for weight, item in members:
-        if weight is not None and not (weight > 0 and math.isfinite(weight)):
+        if weight is not None and not LEAST_WEIGHT <= weight <= 1 / LEAST_WEIGHT:
             word = item.text if _is_entry(item) else str(item)
-            raise EntryError(word, f"has weight {weight:g}; a weight must be positive and finite")
+            raise EntryError(word, f"has weight {weight:g}; a weight must be positive and finite, {LEAST_WEIGHT:g} at least")
         if weight is None and several and _is_entry(item):
             raise EntryError(
                 item.text,

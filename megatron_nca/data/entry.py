@@ -214,10 +214,11 @@ def parse_batch(key: str, text: str) -> int:
 
 def parse_share(key: str, text: str) -> Fraction:
     """Read a decimal number from 0 to 1, exactly."""
-    # A Fraction of the decimal text is exact; of a float it would carry 2**-52 into every count.
-    share = Fraction(text) if re.fullmatch(r"(\d{1,3}(\.\d{0,18})?|\.\d{1,18})", text, re.ASCII) else Fraction(-1)
+    # A Fraction of the decimal text is exact; of a float it would carry 2**-52 into every count. A remainder of less than a
+    # billionth would ask for more samples of a source than Megatron's int64 counts.
+    share = Fraction(text) if re.fullmatch(r"(\d{1,3}(\.\d{0,9})?|\.\d{1,9})", text, re.ASCII) else Fraction(-1)
     if not 0 <= share <= 1:
-        raise ConfigError(key, text, "is not a share; write a decimal number from 0 to 1, as in 0.05")
+        raise ConfigError(key, text, "is not a share; write a decimal number from 0 to 1, of nine decimals at most, as in 0.05")
     return share
 
 

@@ -160,6 +160,10 @@ def test_a_path_without_an_entry_is_a_bad_plan(succeed):
         ([*CURRICULUM, *RUN, "--lr", "1", "--lr-decay-style", "WSD"], "needs --lr-wsd-decay-iters"),
         ([*CURRICULUM, *RUN, "--lr", "1", "--min-lr", "2"], "must lie between 0 and --lr"),
         ([*CURRICULUM, *RUN, "--rampup-batch-size", 1, 1, 1], "needs --train-samples"),
+        (
+            [*CURRICULUM, *RUN[:4], "--rampup-batch-size", 512, 8, 1000, "--train-samples", 200_000],
+            "start is the global batch already",
+        ),
         (["--", "pretrain_gpt.py", "--seq-length", "x"], "command line after --"),
         ([*CURRICULUM, *RUN, "--train-data-path", "/a"], "by --data-path and by --train-data-path"),
         (["--valid-data-path", "/a", *RUN], "has nothing for the train split"),
