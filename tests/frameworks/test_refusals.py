@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -58,3 +59,15 @@ def test_a_tag_too_old_is_refused(checkout, corpus, tmp_path):
     assert re.search(
         r"EnvironmentMismatchError: Megatron-Core 0\.13\S* is too old for megatron-nca; use 0\.14 to 0\.20", output
     )
+
+
+def test_what_the_arguments_decide_is_told_by_rank_0_in_one_line_and_ends_every_rank(checkout, corpus, tmp_path):
+    run = replace(pretrain(checkout, corpus, "--train-iters", "24", "--sft"), data_parallel=2)
+    with run.start(tmp_path) as ranks:
+        ranks.wait_for(ranks.ended, 300, fail_early=False)
+        assert [process.poll() for process in ranks._processes] == [1, 1]
+        first, other = (ranks.output(rank) for rank in range(2))
+    assert [line for line in first.splitlines() if "--sft reads conversations" in line] == [first.splitlines()[-1]]
+    assert "Traceback" not in first
+    assert "NCA" not in other
+    assert "building GPT model" not in first
