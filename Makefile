@@ -23,7 +23,7 @@ help:
 	@echo "make format  let ruff format and fix"
 	@echo "make docs    the documentation as a site, into out/docs"
 	@echo "make bench   the tables of docs/performance.md, measured here"
-	@echo "make bench-fp8  the table of docs/transition.md, measured here"
+	@echo "make bench-fp8  the tables of docs/transition.md, measured here"
 	@echo "make hopper-pack  what a bare machine with a Hopper needs, in parts; MEGATRON_LM names checkouts"
 
 $(READY): setup.py constraints.txt
@@ -49,16 +49,21 @@ define environment
 	$(@D)/bin/pip install --quiet --disable-pip-version-check "torch==2.13.0" $(2)
 endef
 
+# An environment on top of another, with Transformer Engine's Python beside what the other has.
+define with_transformer_engine
+	rm -rf $(@D)
+	$(1)/bin/python -m venv $(@D)
+	$(1)/bin/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
+		> "$$($(@D)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/base.pth"
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps "transformer_engine==$(2)"
+	$(@D)/bin/pip install --quiet --disable-pip-version-check -r tests/te/requirements.txt
+	touch $@
+endef
+
 # Transformer Engine's Python without its kernels, for which the tests have an emulation: an environment that adds it to the
 # first one's packages.
 $(TE_VENV)/.ready: $(READY) tests/te/requirements.txt
-	rm -rf $(@D)
-	$(BIN)/python -m venv $(@D)
-	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
-		> "$$($(@D)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/base.pth"
-	$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps "transformer_engine==$(TE)"
-	$(@D)/bin/pip install --quiet --disable-pip-version-check -r tests/te/requirements.txt
-	touch $@
+	$(call with_transformer_engine,$(VENV),$(TE))
 
 test-te: $(TE_VENV)/.ready
 	$(TE_VENV)/bin/python -m pytest tests/te
@@ -68,8 +73,12 @@ test-te: $(TE_VENV)/.ready
 	$(call environment,$(PYTHON),-e ".[nemo]" "pytest>=8" "pytest-timeout>=2.3" "hypothesis>=6.100")
 	touch $@
 
-test-nemo: .venv-nemo/.ready
+.venv-nemo-te/.ready: .venv-nemo/.ready tests/te/requirements.txt
+	$(call with_transformer_engine,.venv-nemo,2.11.0)
+
+test-nemo: .venv-nemo/.ready .venv-nemo-te/.ready
 	.venv-nemo/bin/python -m pytest tests/nemo
+	.venv-nemo-te/bin/python -m pytest tests/nemo/test_fp8.py
 	.venv-nemo/bin/python -m pytest tests/contract -k NeMo
 
 # Transformer Engine, which megatron-bridge requires, is built for a GPU; without it Bridge is put together from its other parts.
@@ -78,8 +87,12 @@ test-nemo: .venv-nemo/.ready
 	$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps "megatron-bridge==0.3.1"
 	touch $@
 
-test-bridge: .venv-bridge/.ready
+.venv-bridge-te/.ready: .venv-bridge/.ready tests/te/requirements.txt
+	$(call with_transformer_engine,.venv-bridge,2.11.0)
+
+test-bridge: .venv-bridge/.ready .venv-bridge-te/.ready
 	.venv-bridge/bin/python -m pytest tests/bridge
+	.venv-bridge-te/bin/python -m pytest tests/bridge/test_fp8.py
 	.venv-bridge/bin/python -m pytest tests/contract -k Bridge
 
 .venv-bridge-0.6/.ready: setup.py tests/bridge/requirements-0.6.txt
@@ -87,8 +100,12 @@ test-bridge: .venv-bridge/.ready
 	$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps "megatron-bridge==0.6.2"
 	touch $@
 
-test-bridge-0.6: .venv-bridge-0.6/.ready
+.venv-bridge-0.6-te/.ready: .venv-bridge-0.6/.ready tests/te/requirements.txt
+	$(call with_transformer_engine,.venv-bridge-0.6,2.17.1)
+
+test-bridge-0.6: .venv-bridge-0.6/.ready .venv-bridge-0.6-te/.ready
 	.venv-bridge-0.6/bin/python -m pytest tests/bridge
+	.venv-bridge-0.6-te/bin/python -m pytest tests/bridge/test_fp8.py
 	.venv-bridge-0.6/bin/python -m pytest tests/contract -k Bridge
 
 test-slurm: $(READY)
@@ -107,6 +124,7 @@ docs: $(READY)
 	$(BIN)/python -m sphinx -W --keep-going -q docs out/docs
 
 bench-fp8: $(TE_VENV)/.ready
+	OMP_NUM_THREADS=1 $(TE_VENV)/bin/python -W ignore -m benchmarks.fp8_state
 	OMP_NUM_THREADS=1 $(TE_VENV)/bin/python -W ignore -m benchmarks.fp8_reset
 
 # The parts for a bare machine with a Hopper; WHEELS names the folder of compiled wheels, without which it is a rehearsal's.

@@ -4,7 +4,7 @@
 
 TEXT is the prefix of an indexed dataset of bytes. Run again with the same FOLDER, it goes on from the last checkpoint. With
 --die-after the last rank kills itself after that step, as a lost node would; with --wait-after all wait there for a signal. At
-SIGURG it saves and ends.
+SIGURG it saves and ends. With --precision its layers are Transformer Engine's, under that precision of NeMo's recipes.
 """
 
 import argparse
@@ -17,13 +17,15 @@ if "apex.optimizers" in sys.modules:
     # NeMo asks Apex for more optimizers than the CPU stand-in has; this name is registered and never used here.
     sys.modules["apex.optimizers"].FusedLAMB = sys.modules["apex.optimizers"].FusedAdam  # type: ignore[attr-defined]
 
+import fiddle
 import lightning.pytorch as lightning
 import nemo.lightning as nl
 import torch
 from megatron.core.distributed import DistributedDataParallelConfig
-from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
+from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec, get_gpt_layer_with_transformer_engine_spec
 from megatron.core.optimizer import OptimizerConfig
 from nemo.collections import llm
+from nemo.collections.llm.recipes.precision.mixed_precision import bf16_mixed, bf16_with_fp8_mixed
 from nemo.lightning.pytorch.callbacks import PreemptionCallback
 from nemo.lightning.pytorch.optim import CosineAnnealingScheduler, MegatronOptimizerModule
 
@@ -62,7 +64,12 @@ def layer_spec(config: Any) -> Any:
     return get_gpt_layer_local_spec()
 
 
-def model() -> llm.GPTModel:
+def transformer_engine_spec(config: Any) -> Any:
+    """Return Transformer Engine's layers."""
+    return get_gpt_layer_with_transformer_engine_spec()
+
+
+def model(transformer_engine: bool) -> llm.GPTModel:
     """Return a model of two layers."""
     config = llm.GPTConfig(
         num_layers=2,
@@ -71,7 +78,7 @@ def model() -> llm.GPTModel:
         num_attention_heads=4,
         seq_length=SEQUENCE,
         make_vocab_size_divisible_by=64,
-        transformer_layer_spec=layer_spec,
+        transformer_layer_spec=transformer_engine_spec if transformer_engine else layer_spec,
         hidden_dropout=0.0,
         attention_dropout=0.0,
         masked_softmax_fusion=False,
@@ -92,6 +99,7 @@ def main() -> None:
     parser.add_argument("text")
     parser.add_argument("--die-after", type=int)
     parser.add_argument("--wait-after", type=int)
+    parser.add_argument("--precision", choices=("bf16_mixed", "bf16_with_fp8_mixed"))
     args = parser.parse_args()
     folder = args.folder
     data = NCADataModule(
@@ -105,6 +113,8 @@ def main() -> None:
         split="90,5,5",
         index_mapping_dir=f"{folder}/cache",
     )
+    precisions = {"bf16_mixed": bf16_mixed, "bf16_with_fp8_mixed": bf16_with_fp8_mixed}
+    plugins = fiddle.build(precisions[args.precision]()) if args.precision else None
     trainer = nl.Trainer(
         accelerator="gpu",
         devices=1,
@@ -118,16 +128,20 @@ def main() -> None:
         strategy=nl.MegatronStrategy(ckpt_async_save=False, ddp=DistributedDataParallelConfig()),
         use_distributed_sampler=False,
         callbacks=[PrintLosses(args.die_after, args.wait_after), PreemptionCallback(signal.SIGURG)],
+        plugins=plugins,
         enable_progress_bar=False,
         logger=False,
     )
-    adam = OptimizerConfig(optimizer="adam", lr=1e-3, bf16=False, params_dtype=torch.float32, use_distributed_optimizer=False)
+    precision = (
+        {"bf16": True, "params_dtype": torch.bfloat16} if args.precision else {"bf16": False, "params_dtype": torch.float32}
+    )
+    adam = OptimizerConfig(optimizer="adam", lr=1e-3, use_distributed_optimizer=False, **precision)
     schedule = CosineAnnealingScheduler(max_steps=STEPS, warmup_steps=2, constant_steps=0, min_lr=1e-4)
     keep = nl.ModelCheckpoint(
         every_n_train_steps=5, save_last=True, save_top_k=-1, save_context_on_train_end=False, filename="{step}"
     )
     llm.pretrain(
-        model(),
+        model(bool(args.precision)),
         data,
         trainer,
         log=nl.NeMoLogger(log_dir=folder, name="tiny", ckpt=keep, use_datetime_version=False),

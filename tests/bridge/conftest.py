@@ -1,8 +1,15 @@
-"""Bridge's tests import what a machine without a GPU lacks under its name alone."""
+"""Bridge's tests import what a machine without a GPU lacks: emulated where its Python is there, else under its name alone."""
 
 import importlib.util
 
+from megatron_nca.testing.extension import loading
+
 if importlib.util.find_spec("megatron") is not None and importlib.util.find_spec("megatron.bridge") is not None:
+    if loading.available():
+        from megatron_nca.testing import install
+
+        install()
+
     from tests.bridge import te_names
 
     te_names.provide()

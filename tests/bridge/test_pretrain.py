@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from megatron_nca.testing.ports import free_ports
+
 if importlib.util.find_spec("megatron") is None or importlib.util.find_spec("megatron.bridge") is None:
     pytest.skip("needs Megatron-Bridge; make test-bridge brings it", allow_module_level=True)
 
@@ -23,16 +25,9 @@ SWITCH, STEPS = 10, 24
 
 def launch(folder, corpus, *options, ranks=1):
     """Run the script; return its exit status, what it printed, and {step: (loss, learning rate)}, bit for bit."""
-    torchrun = [
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        str(ranks),
-        "--master-addr",
-        "127.0.0.1",
-        "--master-port",
-        "29781",
-    ]
+    [port] = free_ports(1)
+    meeting = ["--master-addr", "127.0.0.1", "--master-port", str(port)]
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks), *meeting]
     script = ["tests/bridge/tiny_pretrain.py", str(corpus), "--folder", str(folder), *options]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
     folder.mkdir(exist_ok=True)

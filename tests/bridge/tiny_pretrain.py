@@ -5,6 +5,7 @@
 
 TEXT is the prefix of an indexed dataset. Run again with the same FOLDER, it goes on from the last checkpoint. With --die-after
 the last rank kills itself after that step, as a lost node would; with --sleep-after that step takes so many seconds longer.
+With --precision its layers are Transformer Engine's, under one of the mixed precisions of Bridge's recipes.
 """
 
 # ruff: noqa: E402
@@ -37,7 +38,7 @@ from megatron.bridge.training.gpt_step import forward_step
 from megatron.bridge.training.mixed_precision import MixedPrecisionConfig
 from megatron.bridge.training.pretrain import pretrain
 from megatron.bridge.training.utils.omegaconf_utils import process_config_with_overrides
-from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
+from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec, get_gpt_layer_with_transformer_engine_spec
 
 import megatron_nca
 from megatron_nca.frameworks.megatron_bridge import with_nca
@@ -71,17 +72,26 @@ def layer_spec(config: Any) -> Any:
     return get_gpt_layer_local_spec()
 
 
-def config(folder: str) -> Any:
-    """Return Bridge's pre-training config, made small and put on a CPU; it has no data path."""
+def transformer_engine_spec(config: Any) -> Any:
+    """Return Transformer Engine's layers."""
+    return get_gpt_layer_with_transformer_engine_spec()
+
+
+def config(folder: str, precision: str | None) -> Any:
+    """Return Bridge's pre-training config, made small and put on a CPU; it has no data path.
+
+    Some of Bridge's mixed precisions keep the first and the last layer in BF16: those runs have four layers.
+    """
     cfg = _pretrain_common()
     cfg.model = GPTModelProvider(
-        num_layers=2, hidden_size=64, ffn_hidden_size=128, num_attention_heads=4, seq_length=SEQUENCE,
-        make_vocab_size_divisible_by=64, transformer_layer_spec=layer_spec, transformer_impl="local",
+        num_layers=4 if precision else 2, hidden_size=64, ffn_hidden_size=128, num_attention_heads=4, seq_length=SEQUENCE,
+        make_vocab_size_divisible_by=64, transformer_layer_spec=transformer_engine_spec if precision else layer_spec,
+        transformer_impl="transformer_engine" if precision else "local",
         hidden_dropout=0.0, attention_dropout=0.0, masked_softmax_fusion=False, bias_activation_fusion=False,
         bias_dropout_fusion=False, gradient_accumulation_fusion=False, persist_layer_norm=False, apply_rope_fusion=False,
         deallocate_pipeline_outputs=False, cross_entropy_loss_fusion=False, position_embedding_type="rope",
     )  # fmt: skip
-    cfg.mixed_precision = MixedPrecisionConfig(grad_reduce_in_fp32=True)
+    cfg.mixed_precision = precision or MixedPrecisionConfig(grad_reduce_in_fp32=True)
     cfg.tokenizer.tokenizer_type, cfg.tokenizer.vocab_size = "NullTokenizer", 255
     cfg.dataset.seq_length, cfg.dataset.num_workers, cfg.dataset.split = SEQUENCE, 0, "90,5,5"
     cfg.dataset.path_to_cache = f"{folder}/cache"
@@ -89,8 +99,8 @@ def config(folder: str) -> Any:
     cfg.train.eval_interval, cfg.train.eval_iters = 5, 1
     cfg.optimizer.lr, cfg.optimizer.min_lr = 1e-3, 1e-4
     cfg.optimizer.use_distributed_optimizer = cfg.ddp.use_distributed_optimizer = False
-    cfg.optimizer.bf16 = cfg.optimizer.use_precision_aware_optimizer = False
-    cfg.optimizer.params_dtype = torch.float32
+    cfg.optimizer.use_precision_aware_optimizer = False
+    cfg.optimizer.bf16, cfg.optimizer.params_dtype = bool(precision), torch.bfloat16 if precision else torch.float32
     cfg.ddp.overlap_param_gather = cfg.ddp.overlap_grad_reduce = False
     cfg.scheduler.lr_warmup_iters = 2
     cfg.checkpoint.save = cfg.checkpoint.load = f"{folder}/checkpoint"
@@ -108,8 +118,9 @@ def main() -> None:
     parser.add_argument("--die-after", type=int)
     parser.add_argument("--sleep-after", type=int, nargs=2)
     parser.add_argument("--path", nargs="+")
+    parser.add_argument("--precision")
     args, overrides = parser.parse_known_args()
-    cfg = config(args.folder)
+    cfg = config(args.folder, args.precision)
     if args.path is None:
         with_nca(cfg, ENTRY, args.text)
     else:

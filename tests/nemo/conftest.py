@@ -1,0 +1,8 @@
+"""Where Transformer Engine's Python is installed, its extension is emulated before NeMo is imported."""
+
+from megatron_nca.testing.extension import loading
+
+if loading.available():
+    from megatron_nca.testing import install
+
+    install()
