@@ -121,7 +121,8 @@ def main() -> None:
         num_nodes=int(os.environ.get("SLURM_NNODES", 1)),
         max_steps=STEPS,
         val_check_interval=5,
-        limit_val_batches=1,
+        # Transformer Engine takes what it sees in validation into its histories, which a resumed run has not seen.
+        limit_val_batches=0 if args.precision else 1,
         limit_test_batches=1,
         num_sanity_val_steps=0,
         log_every_n_steps=1,

