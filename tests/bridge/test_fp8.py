@@ -54,8 +54,8 @@ def test_a_recipes_precision_passes_the_switch_near_its_bf16_losses(whole, preci
 
 
 RESUMED = {"bf16_with_fp8_current_scaling_mixed": 1e-3}
-"""How far a resumed run may be from one that was not, where it is at all: a checkpoint keeps weights without the scales that they
-were quantised by, and current scaling finds slightly other ones. A run of text alone resumes no closer."""
+"""How far a resumed run may be from one that was not, if at all: a checkpoint keeps weights without the scales by which they
+were quantised, and current scaling finds slightly other ones. A run of text alone resumes no closer."""
 
 
 @pytest.mark.parametrize("precision", HISTORIES)
