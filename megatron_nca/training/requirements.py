@@ -6,12 +6,11 @@ A refusal's advice holds: the launch it describes is not refused for the same re
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from megatron_nca.errors import CurriculumError, NCAError
 from megatron_nca.training.options import Options
-
-NO_TRANSITION = Options(reinit=(), optimizer="keep")
 
 
 def refuse_unsupported(args: Any, options: Options, has_switch: bool = True) -> None:
@@ -26,8 +25,9 @@ def refuse_unsupported(args: Any, options: Options, has_switch: bool = True) -> 
         NCAError: The transition that is asked for cannot be done to a model or an optimizer of this kind.
         CurriculumError: The data are not read as a curriculum's are.
     """
+    what_is_done = options if has_switch else replace(options, reinit=(), optimizer="keep")
     for refuse in _REFUSALS:
-        refuse(args, options if has_switch else NO_TRANSITION)
+        refuse(args, what_is_done)
 
 
 def _refuse_other_phases(args: Any, options: Options) -> None:
@@ -51,6 +51,14 @@ def _refuse_sequences_of_many_lengths(args: Any, options: Options) -> None:
         raise CurriculumError(
             "--hybrid-context-parallel lays sequences of many lengths over its ranks, and an nca: entry's have one; leave it "
             "out: --context-parallel-size works"
+        )
+
+
+def _refuse_validation_across_documents(args: Any, options: Options) -> None:
+    if getattr(args, "dataloader_inter_document_masking", False) and options.valid is not None:
+        raise NCAError(
+            "--nca-valid lets attention see every frame before it in a sample, which --dataloader-inter-document-masking keeps "
+            "from the frames of other trajectories; leave --nca-valid out"
         )
 
 
@@ -91,6 +99,7 @@ def _refuse_experts_in_one(args: Any, options: Options) -> None:
 
 
 _REFUSALS: tuple[Callable[[Any, Options], None], ...] = (
+    _refuse_validation_across_documents,
     _refuse_other_phases,
     _refuse_fine_tuning,
     _refuse_sequences_of_many_lengths,

@@ -71,3 +71,11 @@ def test_data_that_are_read_otherwise_are_refused_with_or_without_a_switch(args,
     for has_switch in (True, False):
         with pytest.raises(CurriculumError, match=named):
             refuse_unsupported(SimpleNamespace(**args), NOTHING, has_switch)
+
+
+def test_validation_of_nca_that_would_attend_otherwise_than_training_is_refused_with_or_without_a_switch():
+    for has_switch in (True, False):
+        with pytest.raises(NCAError, match=r"--nca-valid .* --dataloader-inter-document-masking"):
+            refuse_unsupported(SimpleNamespace(dataloader_inter_document_masking=True), Options(valid=2), has_switch)
+    assert goes_through(Options(valid=2), dataloader_inter_document_masking=False)
+    assert goes_through(dataloader_inter_document_masking=True)
