@@ -51,7 +51,7 @@ LAYOUTS = {
 }
 
 
-@pytest.fixture(scope="module", params=checkouts(), ids=lambda checkout: checkout.tag)
+@pytest.fixture(scope="module", params=checkouts(), ids=lambda checkout: checkout.tag if checkout else "none")
 def checkout(request):
     return request.param
 
