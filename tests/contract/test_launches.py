@@ -93,10 +93,12 @@ def test_rates_are_the_same_where_no_optimizer_was_loaded(whole):
     goes_on(whole.resume(15, Change(loads_optimizer=False)), whole, 15, where=lambda values: values[1])
 
 
-def test_a_run_that_ends_later_is_told(whole):
-    resumed = whole.resume(15, Change(steps=STEPS + 6))
-    assert resumed.succeeded, resumed.printed[-4000:]
-    assert "was planned for 192 samples and this launch for 240" in resumed.printed
+def test_a_run_that_ends_later_is_told_of_another_order_where_its_record_does_not_keep_it(whole):
+    older = "{**{name: value for name, value in record.items() if name != 'history'}, 'version': 2}"
+    for record, told in ((older, True), ("record", False)):
+        resumed = whole.resume(15, Change(steps=STEPS + 6), record=record)
+        assert resumed.succeeded, resumed.printed[-4000:]
+        assert ("was planned for 192 samples and this launch for 240" in resumed.printed) == told
 
 
 SPOILT = {
