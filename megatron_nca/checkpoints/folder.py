@@ -42,20 +42,36 @@ def locate(load: Path, step: int | None = None) -> Located:
         NCAError: There is none, or of a format that is not known.
     """
     if step is None:
-        tracker = load / TRACKER
-        if not tracker.is_file():
+        if not (load / TRACKER).is_file():
             raise NCAError(
                 f"--load {load}: no checkpoint of Megatron-LM, whose {TRACKER} is missing; name the folder of --save"
             )
-        written = tracker.read_text(encoding="utf-8", errors="replace").strip()
-        if written != RELEASE and not re.fullmatch(r"[0-9]{1,18}", written):
-            raise NCAError(f"--load {load}: {TRACKER} says {written[:40]!r}; it should be an iteration, or {RELEASE}")
-        step = None if written == RELEASE else int(written)
-    folder = load / (RELEASE if step is None else f"iter_{step:07d}")
+        name = last_of(load, "--load")
+    else:
+        name = f"iter_{step:07d}"
+    folder = load / name
     if not folder.is_dir():
         present = ", ".join(sorted(path.name for path in load.glob("iter_*"))) or "no iteration"
         raise NCAError(f"--load {load}: {folder.name} is not there; found {present}")
     return Located(folder, _format(folder))
+
+
+def last_of(saved: Path, flag: str) -> str:
+    """Return the name of the folder that a run's tracker calls the last checkpoint.
+
+    Args:
+        saved: The folder of ``--save``, which has a tracker.
+        flag: What the user named it by.
+
+    Raises:
+        NCAError: The tracker says neither an iteration nor that it is a release.
+    """
+    written = (saved / TRACKER).read_text(encoding="utf-8", errors="replace").strip()
+    if written == RELEASE:
+        return RELEASE
+    if not re.fullmatch(r"[0-9]{1,18}", written):
+        raise NCAError(f"{flag} {saved}: {TRACKER} says {written[:40]!r}; it should be an iteration, or {RELEASE}")
+    return f"iter_{int(written):07d}"
 
 
 def _format(folder: Path) -> str:

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from megatron_nca.checkpoints.folder import RANK_FILE, RELEASE, TRACKER
+from megatron_nca.checkpoints.folder import RANK_FILE, TRACKER, last_of
 from megatron_nca.errors import NCAError
-from megatron_nca.training.record import CALLBACK, CALLBACK_RECORD, RECORD, Record, unpacked
+from megatron_nca.training.record import CALLBACK, RECORD, Record, record_of_callback, unpacked
 
 TRAIN_STATE, COMMON, WEIGHTS = "train_state.pt", "common.pt", "weights"
 
@@ -39,11 +39,7 @@ def read_record(checkpoint: Path) -> Record:
 
 
 def _latest(checkpoint: Path) -> Path:
-    tracker = checkpoint / TRACKER
-    if not tracker.is_file():
-        return checkpoint
-    written = tracker.read_text(encoding="utf-8").strip()
-    return checkpoint / (written if written == RELEASE else f"iter_{int(written):07d}")
+    return checkpoint / last_of(checkpoint, "--checkpoint") if (checkpoint / TRACKER).is_file() else checkpoint
 
 
 def _kept(folder: Path) -> Any:
@@ -56,18 +52,18 @@ def _kept(folder: Path) -> Any:
     return getattr(_arguments(folder), RECORD, None)
 
 
-def record_of_nemo(folder: Path, callback: str = CALLBACK) -> Any:
+def record_of_nemo(folder: Path | str, callback: str = CALLBACK) -> Any:
     """Return the record in a checkpoint of NeMo's as the callback keeps it; None where there is none.
 
     Args:
         folder: Of the checkpoint, or of its weights.
         callback: Whose state it is.
     """
-    for path in (folder / WEIGHTS / COMMON, folder / COMMON):
+    for path in (Path(folder, WEIGHTS, COMMON), Path(folder, COMMON)):
         if path.is_file():
             callbacks = _load(path).get("callbacks")
             state = callbacks.get(callback) if isinstance(callbacks, Mapping) else None
-            return state.get(CALLBACK_RECORD) if isinstance(state, Mapping) else None
+            return record_of_callback(state) if isinstance(state, Mapping) else None
     return None
 
 

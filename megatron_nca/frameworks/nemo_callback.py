@@ -12,7 +12,6 @@ state_dict                  state_dict
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as lightning
@@ -22,11 +21,8 @@ from megatron_nca.frameworks.nemo_data import STACK, blends_of
 from megatron_nca.training import step_learning_rate
 from megatron_nca.training.facts import RunFacts
 from megatron_nca.training.options import Options
-from megatron_nca.training.record import CALLBACK_RECORD, Record
+from megatron_nca.training.record import CALLBACK_RECORD, Record, record_of_callback
 from megatron_nca.training.run import CurriculumRun, print_on_rank_0
-
-OLDER_RECORD = "note"
-"""Key of the callback's state in earlier development versions."""
 
 
 class NCACallback(lightning.Callback):
@@ -55,7 +51,7 @@ class NCACallback(lightning.Callback):
 
     def _restore_early(self, checkpoint: Any) -> None:
         """Restore before the datasets are built, where NeMo's resume has named the checkpoint and its record tells enough."""
-        state = record_of_nemo(Path(checkpoint), self.state_key) if checkpoint else None
+        state = record_of_nemo(checkpoint, self.state_key) if checkpoint else None
         record = None if state is None else Record.from_state_dict(state)
         if record is not None and record.history is not None and record.consumed:
             self.run.restore(state, record.consumed)
@@ -89,7 +85,7 @@ class NCACallback(lightning.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep a checkpoint's record until it is known how far the run is."""
-        self._loaded = state_dict.get(CALLBACK_RECORD, state_dict.get(OLDER_RECORD))
+        self._loaded = record_of_callback(state_dict)
 
     def restore(self) -> None:
         """Hand the record over, once; called by the data module when it is known how far the run is."""

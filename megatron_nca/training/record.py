@@ -29,6 +29,9 @@ RECORD = "nca_curriculum"
 CALLBACK, CALLBACK_RECORD = "NCACallback", "record"
 """Whose state it is in NeMo's, and under which name there."""
 
+OLDER_CALLBACK_RECORD = "note"
+"""The name in earlier development versions."""
+
 VERSION = 3
 VERSIONS = (1, 2, 3)
 
@@ -281,6 +284,11 @@ def _describe(entry: NCAEntry) -> str:
     keys = ("tokens", "ramp", "floor", "rules", "trajectory", "vocab_offset", "loss", "seed")
     changed = [f"{key}={getattr(entry, key)}" for key in keys if getattr(entry, key) != getattr(defaults, key)]
     return ",".join([*parts, *changed])
+
+
+def record_of_callback(state: Mapping[str, Any]) -> Any:
+    """Return the plain values out of the state of NeMo's callback, None where it has none."""
+    return state.get(CALLBACK_RECORD, state.get(OLDER_CALLBACK_RECORD))
 
 
 def packed(record: Any) -> Any:

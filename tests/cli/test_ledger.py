@@ -114,6 +114,19 @@ def test_a_checkpoint_without_a_record_is_told_in_one_line(fail, tmp_path):
     assert "holds no record of a curriculum" in fail("plan", "--checkpoint", tmp_path)
 
 
+def test_a_damaged_tracker_is_told_in_one_line(fail, tmp_path):
+    (tmp_path / "latest_checkpointed_iteration.txt").write_text("30x")
+    assert "latest_checkpointed_iteration.txt says '30x'; it should be an iteration, or release" in fail(
+        "plan", "--checkpoint", tmp_path
+    )
+
+
+def test_the_callback_of_earlier_versions_is_known_by_its_own_name(fail, record, tmp_path):
+    old = {name: value for name, value in record.items() if name != "history"} | {"version": 2}
+    torch.save({"callbacks": {"NCACallback": {"note": old}}}, tmp_path / "common.pt")
+    assert "of version 2, does not tell what was asked of each text" in fail("plan", "--checkpoint", tmp_path)
+
+
 def test_a_record_that_does_not_tell_what_was_asked_is_refused(fail, record, tmp_path):
     old = {name: value for name, value in record.items() if name != "history"} | {"version": 2}
     torch.save({"args": SimpleNamespace(nca_curriculum=old)}, tmp_path / "common.pt")

@@ -1,0 +1,85 @@
+"""Arrows between the folders of `megatron_nca` point one way, no modules import each other in a circle, adapters stay thin."""
+
+import ast
+import graphlib
+from pathlib import Path
+
+import megatron_nca
+
+PACKAGE = Path(megatron_nca.__file__).parent
+BELOW = {
+    "automaton": set(),
+    "data": {"automaton"},
+    "training": {"automaton", "data"},
+    "checkpoints": {"automaton", "data", "training"},
+    "frameworks": {"automaton", "data", "training", "checkpoints"},
+    "testing": set(),
+    "cli": {"automaton", "data", "training", "checkpoints", "frameworks", "testing"},
+}
+"""What each folder may import when it is imported itself."""
+
+FRAMEWORKS, ADAPTER = 1_100, 200
+"""Lines at most of all adapters, and of one file."""
+
+
+def module_name(file):
+    return ".".join(("megatron_nca", *file.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+
+
+MODULES = {module_name(file): file for file in PACKAGE.rglob("*.py")}
+
+
+def imported(body):
+    """Names of modules that are imported with a module, those inside functions and for type checkers left out."""
+    for node in body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            yield node.module
+        elif isinstance(node, ast.Try):
+            yield from imported(
+                [*node.body, *node.orelse, *node.finalbody, *(line for way in node.handlers for line in way.body)]
+            )
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" not in ast.unparse(node.test):
+            yield from imported([*node.body, *node.orelse])
+        elif isinstance(node, (ast.With, ast.ClassDef)):
+            yield from imported(node.body)
+
+
+def arrows(name):
+    """Modules of the package that a module imports; `from a import b` means the module `a.b` where there is one."""
+    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+    assert not any(isinstance(node, ast.ImportFrom) and node.level for node in ast.walk(tree)), f"{name}: imports are absolute"
+    found = {one for one in imported(tree.body) if one in MODULES} - {name}
+    # `from package import module` means the module, whatever else the package's own file brings.
+    packages = {one.rpartition(".")[0] for one in found if MODULES[one].name != "__init__.py"}
+    return {one for one in found if MODULES[one].name != "__init__.py" or one not in packages}
+
+
+def folder(name):
+    parts = name.split(".")
+    return parts[1] if len(parts) > 1 and (PACKAGE / parts[1]).is_dir() else None
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    graph = {name: arrows(name) for name in MODULES}
+    assert sum(map(len, graph.values())) > len(MODULES)
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+def test_arrows_between_folders_point_down():
+    found = {(folder(name), folder(target)) for name in MODULES for target in arrows(name)}
+    found = {(above, below) for above, below in found if above and below and above != below}
+    assert ("frameworks", "training") in found
+    assert {(above, below) for above, below in found if below not in BELOW[above]} == set()
+
+
+def test_every_folder_has_its_place():
+    assert {folder(name) for name in MODULES} - {None} == set(BELOW)
+
+
+def test_adapters_are_thin():
+    lines = {file.name: len(file.read_text(encoding="utf-8").splitlines()) for file in (PACKAGE / "frameworks").glob("*.py")}
+    assert max(lines.values()) <= ADAPTER
+    assert sum(lines.values()) <= FRAMEWORKS
