@@ -1,5 +1,7 @@
 """Bridge's own ``pretrain`` in Transformer Engine's layers, under the mixed precisions of its recipes, killed and resumed."""
 
+import importlib.metadata
+
 import pytest
 
 from megatron_nca.testing.extension import loading
@@ -56,6 +58,10 @@ def test_a_recipes_precision_passes_the_switch_near_its_bf16_losses(whole, preci
 RESUMED = {"bf16_with_fp8_current_scaling_mixed": 1e-3}
 """How far a resumed run may be from one that was not, if at all: a checkpoint keeps weights without the scales by which they
 were quantised, and current scaling finds slightly other ones. A run of text alone resumes no closer."""
+
+if tuple(map(int, importlib.metadata.version("megatron-bridge").split(".")[:2])) >= (0, 6):
+    # Of 0.6 and Transformer Engine 2.17 the same is true of delayed scaling.
+    RESUMED["bf16_with_fp8_delayed_scaling_mixed"] = 2e-3
 
 
 @pytest.mark.parametrize("precision", HISTORIES)
