@@ -48,7 +48,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["megatron_nca", "megatron_nca.*"]),
-    package_data={"megatron_nca": ["py.typed"], "megatron_nca.cli": ["*.html"]},
+    package_data={"megatron_nca": ["py.typed"], "megatron_nca.cli.pictures": ["*.html"]},
     python_requires=">=3.10",
     install_requires=["numpy>=1.26", "numba>=0.59"],
     entry_points={

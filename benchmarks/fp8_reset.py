@@ -58,7 +58,7 @@ def batches_of(seed: int) -> Callable[[str], Callable[[int], Any]]:
 
 def tensors_of(training: Any) -> Iterator[torch.Tensor]:
     """Yield every tensor that training changes."""
-    from megatron_nca.testing.fp8_training import scaling_states
+    from megatron_nca.rehearsal.fp8_training import scaling_states
     from megatron_nca.training.optimizer import leaves
 
     yield from (parameter.data for parameter in training.model.parameters())
@@ -88,7 +88,7 @@ class Snapshot:
 
 def switch(training: Any, seed: int, treatment: str) -> None:
     """Carry a training over the switch, with one of the treatments of histories and scales."""
-    from megatron_nca.testing.fp8_training import scaling_states
+    from megatron_nca.rehearsal.fp8_training import scaling_states
     from megatron_nca.training import fp8, optimizer, reinit
 
     states = scaling_states()
@@ -106,7 +106,7 @@ TREATMENTS = ("emptied", "nothing", "ones")
 
 def text_run(training: Any, named: Any) -> dict[str, Any]:
     """Train on text; returns what was seen of it."""
-    from megatron_nca.testing.fp8_training import Casts
+    from megatron_nca.rehearsal.fp8_training import Casts
 
     training.batches, training.step = named("text"), 0
     first, rest = Casts(), Casts()
@@ -128,7 +128,7 @@ def text_run(training: Any, named: Any) -> dict[str, Any]:
 
 def runs(seed: int, history: tuple[int, str] | None) -> Iterator[dict[str, Any]]:
     """Yield the text behind each phase under each treatment; bf16 without a history."""
-    from megatron_nca.testing.fp8_training import Training, one_rank
+    from megatron_nca.rehearsal.fp8_training import Training, one_rank
 
     named = batches_of(seed)
     with one_rank(seed):
@@ -180,7 +180,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=len(SEEDS))
     parser.add_argument("--output", type=Path, help="every run as JSON")
     args = parser.parse_args()
-    from megatron_nca.testing import install
+    from megatron_nca.rehearsal import install
 
     install()
     found = []

@@ -32,7 +32,7 @@ def states_of(model: Any) -> dict[str, tuple[float, float]]:
 
 def rows(seed: int) -> Iterator[tuple[str, list[tuple[float, float]]]]:
     """Train, switch and train on; yield what each tensor's state was before, behind, and a step later."""
-    from megatron_nca.testing.fp8_training import Training, one_rank
+    from megatron_nca.rehearsal.fp8_training import Training, one_rank
 
     named = batches_of(seed)
     with one_rank(seed):
@@ -53,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    from megatron_nca.testing import install
+    from megatron_nca.rehearsal import install
 
     install()
     print("| tensor | largest in the history: before, behind, one step later | scale: before, behind, one step later |")

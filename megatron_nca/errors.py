@@ -55,5 +55,9 @@ class VocabularyError(NCAError):
     """The process's token ids do not fit the tokenizer."""
 
 
+class CorpusError(NCAError):
+    """An offline corpus cannot be written where it was asked for."""
+
+
 class EnvironmentMismatchError(NCAError):
     """This machine would not make the same tokens as others, or its Megatron-Core is not one this package knows."""

@@ -135,7 +135,7 @@ def build(tmp_path, tokenizer, process_group):
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     """Prefix of a text of bytes that a tiny model learns in a few steps."""
-    from megatron_nca.testing.corpus import write_corpus
+    from megatron_nca.rehearsal.corpus import write_corpus
 
     documents = [bytes(97 + (7 * start + place * place) % 13 for place in range(400)) for start in range(200)]
     return write_corpus(tmp_path_factory.mktemp("corpus") / "text", documents)

@@ -13,8 +13,8 @@ BELOW = {
     "training": {"automaton", "data"},
     "checkpoints": {"automaton", "data", "training"},
     "frameworks": {"automaton", "data", "training", "checkpoints"},
-    "testing": set(),
-    "cli": {"automaton", "data", "training", "checkpoints", "frameworks", "testing"},
+    "rehearsal": {"automaton", "data", "training", "checkpoints", "frameworks"},
+    "cli": {"automaton", "data", "training", "checkpoints", "frameworks", "rehearsal"},
 }
 """What each folder may import when it is imported itself."""
 

@@ -54,7 +54,7 @@ def recipes() -> dict[str, Any]:
 
 def numbers() -> dict[tuple[str, str, int, str], torch.Tensor]:
     """Train every module under every recipe for some steps, over a switch; return what came out, by name."""
-    from megatron_nca.testing.fp8_training import forget_transformer_engine
+    from megatron_nca.rehearsal.fp8_training import forget_transformer_engine
 
     found: dict[tuple[str, str, int, str], torch.Tensor] = {}
     for name, build in modules().items():
@@ -113,7 +113,7 @@ def main() -> None:
     """Record or compare."""
     what, path = sys.argv[1:]
     if not torch.cuda.is_available():
-        from megatron_nca.testing import install
+        from megatron_nca.rehearsal import install
 
         install()
     found = numbers()

@@ -60,7 +60,7 @@ TEXT = """
 import sys
 from pathlib import Path
 import numpy as np
-from megatron_nca.testing.corpus import write_corpus
+from megatron_nca.rehearsal.corpus import write_corpus
 
 rng = np.random.default_rng(0)
 words = [bytes(rng.integers(97, 123, rng.integers(2, 9)).astype(np.uint8)) for _ in range(500)]
@@ -115,7 +115,7 @@ class Machine:
         """Return the prefix of a text of bytes, written once."""
         prefix = self.work / "text"
         if not Path(f"{prefix}.idx").is_file():
-            write = TEXT if not self.rehearse else f"from megatron_nca.testing import install; install()\n{TEXT}"
+            write = TEXT if not self.rehearse else f"from megatron_nca.rehearsal import install; install()\n{TEXT}"
             done = self.python("-c", write, str(prefix))
             if done.returncode:
                 raise RuntimeError(done.stderr[-2000:])
@@ -125,7 +125,7 @@ class Machine:
         """Run pretrain_gpt.py; returns losses, milliseconds of an iteration, the line at the switch, and how it ended."""
         entry = f"nca:grid=8,colors=3,gzip=none,trajectory={self.sequence},tokens={self.switch * self.batch * self.sequence}"
         paths = ("--data-path", entry, self.text()) if data else ()
-        launcher = ["-m", "megatron_nca.testing" if self.rehearse else "megatron_nca"]
+        launcher = ["-m", "megatron_nca.rehearsal" if self.rehearse else "megatron_nca"]
         launcher += ["--plain"] if self.rehearse and not plugin else []
         script = str(self.work / version / "pretrain_gpt.py")
         command = [*launcher, script] if plugin or self.rehearse else [script]
@@ -145,7 +145,7 @@ class Machine:
 
         self.environment["MAKEFLAGS"] = f"LIBEXT={sysconfig.get_config_var('EXT_SUFFIX')}"
         code = (
-            "import sys; from pathlib import Path; from megatron_nca.testing.checkouts import Checkout, compile_helpers;"
+            "import sys; from pathlib import Path; from megatron_nca.rehearsal.checkouts import Checkout, compile_helpers;"
             "compile_helpers(Checkout(Path(sys.argv[1])))"
         )
         done = self.python("-c", code, str(self.work / version))
@@ -174,7 +174,7 @@ def _read(log: str) -> dict[str, Any]:
 
 def stage_a(machine: Machine) -> dict[str, Any]:
     """Import, conformity, one switch."""
-    install = "from megatron_nca.testing import install; install();" if machine.rehearse else ""
+    install = "from megatron_nca.rehearsal import install; install();" if machine.rehearse else ""
     imported = machine.python(
         "-c",
         f"{install} import json, torch, importlib.metadata as m, transformer_engine.pytorch as te;"

@@ -1,6 +1,6 @@
 """A real ``llm.pretrain`` from NCA to text that a CPU finishes in seconds.
 
-    python -m megatron_nca.testing --plain examples/nemo/tiny_pretrain.py FOLDER TEXT [--die-after STEP] [--wait-after STEP]
+    python -m megatron_nca.rehearsal --plain examples/nemo/tiny_pretrain.py FOLDER TEXT [--die-after STEP] [--wait-after STEP]
 
 TEXT is the prefix of an indexed dataset of bytes. Run again with the same FOLDER, it goes on from the last checkpoint. With
 --die-after the last rank kills itself after that step, as a lost node would; with --wait-after all wait there for a signal. At

@@ -99,7 +99,7 @@ def _choose_device() -> str:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         return torch.cuda.get_device_name()
-    from megatron_nca.testing import install
+    from megatron_nca.rehearsal import install
 
     install()
     return f"CPU, {torch.get_num_threads()} threads"

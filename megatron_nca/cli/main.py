@@ -64,7 +64,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"megatron-nca {megatron_nca.__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name in COMMANDS:
-        module = f"megatron_nca.cli.{name}"
+        module = f"megatron_nca.cli.commands.{name}"
         if importlib.util.find_spec(module) is not None:
             importlib.import_module(module).add_parser(subparsers)
     return parser

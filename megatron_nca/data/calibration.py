@@ -22,6 +22,8 @@ from megatron_nca.errors import NCAError
 
 WINDOWS = 1000
 LEAST_WINDOWS = 20
+LEAST_ACCEPTANCE = 0.01
+"""Below it generating costs a hundred candidates a trajectory."""
 LEAST_WIDTH = 5
 """Of a band, in percent: a text of one kind must not leave a handful of rules."""
 
@@ -52,6 +54,30 @@ class Calibration:
     def ratios(self) -> npt.NDArray[np.float64]:
         """Compressed over raw size of the windows, float64 (windows,), ascending."""
         return self.sizes / (4 * self.window)
+
+
+@dataclass(frozen=True)
+class Match:
+    """A text beside random rules.
+
+    Attributes:
+        text: What was measured of the text.
+        rules: Ratios of random rules, float64 (rules,).
+    """
+
+    text: Calibration
+    rules: npt.NDArray[np.float64]
+
+    @property
+    def acceptance(self) -> float:
+        """Share of random rules in the text's band."""
+        lo, hi = self.text.band
+        return float(((self.rules > lo) & (self.rules < hi)).mean())
+
+    @property
+    def good(self) -> bool:
+        """Whether the band can be used."""
+        return self.acceptance >= LEAST_ACCEPTANCE
 
 
 def probe_tokens(config: NCAConfig) -> int:

@@ -2,11 +2,11 @@
 
 import importlib.util
 
-from megatron_nca.testing.extension import loading
+from megatron_nca.rehearsal.extension import loading
 
 if importlib.util.find_spec("megatron") is not None and importlib.util.find_spec("megatron.bridge") is not None:
     if loading.available():
-        from megatron_nca.testing import install
+        from megatron_nca.rehearsal import install
 
         install()
 

@@ -4,7 +4,7 @@ import importlib.metadata
 
 import pytest
 
-from megatron_nca.testing.extension import loading
+from megatron_nca.rehearsal.extension import loading
 from tests.bridge.test_pretrain import STEPS, SWITCH, launch, loss
 
 pytestmark = [

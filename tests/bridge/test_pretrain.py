@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from megatron_nca.testing.ports import free_ports
+from megatron_nca.rehearsal.ports import free_ports
 
 if importlib.util.find_spec("megatron") is None or importlib.util.find_spec("megatron.bridge") is None:
     pytest.skip("needs Megatron-Bridge; make test-bridge brings it", allow_module_level=True)

@@ -19,7 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from megatron_nca.testing import install
+from megatron_nca.rehearsal import install
 from tests.bridge import te_names
 
 install()

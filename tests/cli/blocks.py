@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from megatron_nca.cli.launch import add_launch_arguments
+from megatron_nca.cli.launch.reading import add_launch_arguments
+from megatron_nca.cli.launch.tokenizer import add_tokenizer_of_launch
 from megatron_nca.cli.main import make_parser
-from megatron_nca.cli.tokenizer import add_tokenizer_of_launch
 from megatron_nca.data.entry import is_nca, parse_entry
 
 ROOT = Path(__file__).parents[2]

@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from megatron_nca.cli import bench as module
+from megatron_nca.cli.commands import bench as module
 
 FAST = ("--seconds", 0.3, "--processes", 1)
 

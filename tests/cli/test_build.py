@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from megatron_nca import NCAConfig, NCASource
-from megatron_nca.cli import corpus as module
+from megatron_nca.data import corpus as module
 
 SMALL = ("--tokens", "40K", "--seq-length", 128, "--vocab-size", 12_000)
 

@@ -56,7 +56,7 @@ def test_another_dataset_builder_fails(succeed, monkeypatch):
 
 @pytest.mark.parametrize(("value", "told"), [("1", "is set here"), ("0", "is not set here")])
 def test_a_transformer_engine_that_resumes_only_what_is_trusted_is_told(succeed, monkeypatch, value, told):
-    from megatron_nca.cli import doctor
+    from megatron_nca.cli.commands import doctor
 
     monkeypatch.setattr(doctor, "_version", lambda package: "2.17.1")
     monkeypatch.setenv("NVTE_ALLOW_UNSAFE_PICKLE_EXTRA_STATE", value)

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from megatron_nca import NCAConfig, NCASource
-from megatron_nca.cli.looks import cell_palette
+from megatron_nca.cli.pictures.looks import cell_palette
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 

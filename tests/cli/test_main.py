@@ -7,7 +7,7 @@ import pytest
 
 from megatron_nca.cli.main import COMMANDS
 
-PRESENT = [name for name in COMMANDS if importlib.util.find_spec(f"megatron_nca.cli.{name}")]
+PRESENT = [name for name in COMMANDS if importlib.util.find_spec(f"megatron_nca.cli.commands.{name}")]
 
 
 @pytest.mark.parametrize("name", PRESENT)

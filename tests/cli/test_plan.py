@@ -184,7 +184,7 @@ def test_bad_usage_is_one_clear_error(fail, tmp_path, arguments, problem):
 
 def test_a_launch_that_transformer_engine_would_not_resume_is_told_so(command, succeed, monkeypatch):
     monkeypatch.delenv("NVTE_ALLOW_UNSAFE_PICKLE_EXTRA_STATE", raising=False)
-    monkeypatch.setattr("megatron_nca.cli.plan.installed_version", lambda: None)
+    monkeypatch.setattr("megatron_nca.cli.commands.plan.installed_version", lambda: None)
     fp8 = ("--fp8-format", "hybrid")
     (note,) = succeed("plan", *CURRICULUM, *RUN, *fp8)["notes"]
     assert "NVTE_ALLOW_UNSAFE_PICKLE_EXTRA_STATE=1" in note

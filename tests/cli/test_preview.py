@@ -4,7 +4,7 @@ from PIL import Image
 
 from megatron_nca import NCAConfig, NCASource
 from megatron_nca.automaton.complexity import gzip_ratio
-from megatron_nca.cli.looks import cell_palette
+from megatron_nca.cli.pictures.looks import cell_palette
 
 CODE = NCAConfig(gzip=(0.3, 0.4))
 

@@ -18,9 +18,9 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 
-from megatron_nca.testing.megatron_lm import Run
+from megatron_nca.rehearsal.megatron_lm import Run
 from megatron_nca.training import reinit
-from tests.testing.conftest import corpus, pytest_generate_tests  # noqa: F401
+from tests.rehearsal.conftest import corpus, pytest_generate_tests  # noqa: F401
 from tests.training.test_reinit import Model
 
 ROWS, WIDTH, SEED = 4096, 8, 5

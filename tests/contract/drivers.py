@@ -24,7 +24,7 @@ from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegat
 from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
 
 import megatron_nca
-import megatron_nca.testing
+import megatron_nca.rehearsal
 from megatron_nca import patching
 from megatron_nca.errors import NCAError
 from megatron_nca.stacks import BRIDGE, CORE, MEGATRON_LM, NEMO
@@ -55,7 +55,7 @@ def provide(package: str) -> None:
     if is_real(package):
         # The real ones ask for a GPU when they are imported; NeMo's do not.
         if package.startswith("megatron."):
-            megatron_nca.testing.install()
+            megatron_nca.rehearsal.install()
         return
     if str(STAND_INS) not in sys.path:
         sys.path.append(str(STAND_INS))

@@ -1,6 +1,6 @@
 """NeMo's example of a tiny ``llm.pretrain``, changed by what a scenario changes; prints the learning rate beside each loss.
 
-    python -m megatron_nca.testing --plain tests/contract/launch_nemo.py FOLDER TEXT SETTINGS
+    python -m megatron_nca.rehearsal --plain tests/contract/launch_nemo.py FOLDER TEXT SETTINGS
 
 SETTINGS is JSON: arguments of the data module, size of the vocabulary, steps, peak rate, whether optimizer states are loaded.
 """

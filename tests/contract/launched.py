@@ -19,10 +19,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from megatron_nca.rehearsal.checkouts import Checkout, find_checkouts
+from megatron_nca.rehearsal.megatron_lm import Run, RunError
+from megatron_nca.rehearsal.ports import free_ports
 from megatron_nca.stacks import BRIDGE, MEGATRON_LM, NEMO
-from megatron_nca.testing.checkouts import Checkout, find_checkouts
-from megatron_nca.testing.megatron_lm import Run, RunError
-from megatron_nca.testing.ports import free_ports
 
 PROJECT = Path(__file__).parents[2]
 ENTRY = "nca:tokens=5000,grid=4,colors=3,gzip=none,trajectory=64"
@@ -294,7 +294,7 @@ class NeMo(Launched):
         if checkpoint is not None:
             (folder / "tiny").mkdir(parents=True)
             (folder / "tiny/checkpoints").symlink_to(checkpoint)
-        script = ["-m", "megatron_nca.testing", "--plain", PROJECT / "tests/contract/launch_nemo.py"]
+        script = ["-m", "megatron_nca.rehearsal", "--plain", PROJECT / "tests/contract/launch_nemo.py"]
         succeeded, printed = run_script([*script, folder, text, json.dumps(settings)], folder)
         return Outcome(succeeded, printed, read_steps(printed))
 

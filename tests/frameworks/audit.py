@@ -8,7 +8,7 @@ import sys
 
 import torch
 
-from megatron_nca.testing import install
+from megatron_nca.rehearsal import install
 
 
 def main(argv: list[str]) -> None:

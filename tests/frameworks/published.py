@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from megatron_nca.testing.checkouts import Checkout
+from megatron_nca.rehearsal.checkouts import Checkout
 
 CASES = Path("tests/functional_tests/test_cases")
 

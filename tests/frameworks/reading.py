@@ -1,6 +1,6 @@
 """Runs `pretrain_gpt.py` and writes down, for every training sample that is read, its position and a digest of its tokens.
 
-python -m megatron_nca.testing tests/frameworks/reading.py ARGUMENTS     PRETRAIN names the script, READ the file
+python -m megatron_nca.rehearsal tests/frameworks/reading.py ARGUMENTS     PRETRAIN names the script, READ the file
 """
 
 import hashlib

@@ -2,7 +2,7 @@
 
 import pytest
 
-from megatron_nca.testing.megatron_lm import TINY_GPT_FLAGS, Run
+from megatron_nca.rehearsal.megatron_lm import TINY_GPT_FLAGS, Run
 from tests.frameworks.test_megatron_lm import ENTRY, EXACT, our_lines, saving, with_flags
 
 pytestmark = pytest.mark.slow

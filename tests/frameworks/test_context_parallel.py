@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from megatron_nca.testing.megatron_lm import Run
+from megatron_nca.rehearsal.megatron_lm import Run
 from tests.frameworks.test_megatron_lm import ENTRY, EXACT, PRINTED, our_lines, with_flags
 
 pytestmark = pytest.mark.slow

@@ -2,7 +2,7 @@
 
 import pytest
 
-from megatron_nca.testing.megatron_lm import Run
+from megatron_nca.rehearsal.megatron_lm import Run
 from tests.frameworks.test_megatron_lm import ENTRY, EXACT, our_lines, with_flags
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from megatron_nca.testing.megatron_lm import Run
+from megatron_nca.rehearsal.megatron_lm import Run
 
 pytestmark = pytest.mark.slow
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from megatron_nca.testing.megatron_lm import Run
+from megatron_nca.rehearsal.megatron_lm import Run
 from tests.frameworks.test_context_parallel import PER_TOKEN
 
 pytestmark = pytest.mark.slow

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from megatron_nca.testing.checkouts import Checkout
-from megatron_nca.testing.megatron_lm import Run
+from megatron_nca.rehearsal.checkouts import Checkout
+from megatron_nca.rehearsal.megatron_lm import Run
 from tests.frameworks.test_megatron_lm import ENTRY, EXACT, our_lines
 
 PATCHES = Path(__file__).parents[2] / "patches" / "megatron-lm"

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from megatron_nca.testing.megatron_lm import TINY_GPT_FLAGS, Run
+from megatron_nca.rehearsal.megatron_lm import TINY_GPT_FLAGS, Run
 from tests.frameworks.test_batch_ramp import without
 from tests.frameworks.test_megatron_lm import our_lines, saving, with_flags
 from tests.frameworks.test_two_runs import NCA_WARMUP, PRINTED, PROCESS, SCHEDULED, transfer

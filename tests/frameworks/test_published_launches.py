@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from megatron_nca.testing.checkouts import find_checkouts
-from megatron_nca.testing.megatron_lm import Run
+from megatron_nca.rehearsal.checkouts import find_checkouts
+from megatron_nca.rehearsal.megatron_lm import Run
 from tests.frameworks import published
 
 pytestmark = pytest.mark.slow

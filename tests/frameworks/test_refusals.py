@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from megatron_nca.testing.checkouts import Checkout
-from megatron_nca.testing.megatron_lm import TINY_GPT_FLAGS, Run
+from megatron_nca.rehearsal.checkouts import Checkout
+from megatron_nca.rehearsal.megatron_lm import TINY_GPT_FLAGS, Run
 from tests.frameworks.test_megatron_lm import ENTRY, EXACT, saving, with_flags
 
 pytestmark = pytest.mark.slow

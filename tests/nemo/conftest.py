@@ -1,8 +1,8 @@
 """Where Transformer Engine's Python is installed, its extension is emulated before NeMo is imported."""
 
-from megatron_nca.testing.extension import loading
+from megatron_nca.rehearsal.extension import loading
 
 if loading.available():
-    from megatron_nca.testing import install
+    from megatron_nca.rehearsal import install
 
     install()

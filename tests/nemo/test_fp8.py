@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from megatron_nca.testing.extension import loading
+from megatron_nca.rehearsal.extension import loading
 from tests.nemo.test_pretrain import STEPS, SWITCH, start
 
 pytestmark = [

@@ -21,7 +21,7 @@ SWITCH, STEPS = 10, 24
 
 
 def start(folder, corpus, *options):
-    command = [sys.executable, "-m", "megatron_nca.testing", "--plain", PROJECT / "examples/nemo/tiny_pretrain.py"]
+    command = [sys.executable, "-m", "megatron_nca.rehearsal", "--plain", PROJECT / "examples/nemo/tiny_pretrain.py"]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     output, errors = folder / "output", folder / "errors"
     with output.open("w") as out, errors.open("w") as err:

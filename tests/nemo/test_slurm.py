@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("nemo", reason="needs NeMo 2.7; make test-nemo brings it")
 
-from megatron_nca.testing.corpus import write_corpus
+from megatron_nca.rehearsal.corpus import write_corpus
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +34,7 @@ def without_gpus(args):
 nemo_recipe.make_executor = without_gpus
 launcher, script, folder, text, *options = sys.argv[1:]
 args = nemo_recipe.make_parser().parse_args([text, "--folder", folder, "--gpus-per-node", "1", "--account", "a", *options])
-task = run.Script("megatron_nca.testing", m=True, entrypoint=launcher, args=["--plain", script, folder, text])
+task = run.Script("megatron_nca.rehearsal", m=True, entrypoint=launcher, args=["--plain", script, folder, text])
 nemo_recipe.submit(task, args)
 """
 
@@ -148,7 +148,7 @@ def whole(cluster, corpus, tmp_path_factory):
 def test_the_job_runs_on_both_nodes_and_trains_as_one_rank_does(whole, corpus, tmp_path):
     command = [
         "-m",
-        "megatron_nca.testing",
+        "megatron_nca.rehearsal",
         "--plain",
         str(PROJECT / "examples/nemo/tiny_pretrain.py"),
         str(tmp_path),

@@ -7,7 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from megatron_nca.testing.ports import free_ports
+from megatron_nca.rehearsal.ports import free_ports
 
 NODES = ("n1", "n2")
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "scontrol", "squeue", "scancel")

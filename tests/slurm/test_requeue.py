@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from megatron_nca.testing.checkouts import compile_helpers, extension_suffix, find_checkouts
-from megatron_nca.testing.megatron_lm import CPU_FLAGS, TINY_GPT_FLAGS
-from megatron_nca.testing.training_log import parse_log
+from megatron_nca.rehearsal.checkouts import compile_helpers, extension_suffix, find_checkouts
+from megatron_nca.rehearsal.megatron_lm import CPU_FLAGS, TINY_GPT_FLAGS
+from megatron_nca.rehearsal.training_log import parse_log
 from tests.slurm.cluster import why_not
 
 PROJECT = Path(__file__).parents[2]
@@ -69,7 +69,7 @@ class Job:
             "RUN": str(folder / "run"),
             "ARGUMENTS": str(folder / "run.args"),
             "PYTHON": str(python),
-            "LAUNCHER": "megatron_nca.testing",
+            "LAUNCHER": "megatron_nca.rehearsal",
             "GPUS_PER_NODE": "1",
             "MARGIN": str(margin),
             "HEAD_ADDRESS": "127.0.0.1",

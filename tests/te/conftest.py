@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from megatron_nca.testing.extension import loading
+from megatron_nca.rehearsal.extension import loading
 
 if loading.available():
     # Transformer Engine and Megatron look at the machine when they are imported, which test modules do.
-    from megatron_nca.testing import install
+    from megatron_nca.rehearsal import install
 
     install()
 
@@ -21,8 +21,8 @@ needs_transformer_engine = pytest.mark.skipif(
 @pytest.fixture
 def blackwell(monkeypatch):
     """A GPU that has MXFP8; Transformer Engine and PyTorch are asked anew what it can do."""
-    from megatron_nca.testing.extension import machine
-    from megatron_nca.testing.stand_in import queries
+    from megatron_nca.rehearsal.extension import machine
+    from megatron_nca.rehearsal.stand_in import queries
 
     def present():
         queries.set_capability(machine.capability())

@@ -2,8 +2,8 @@
 
 import pytest
 
-from megatron_nca.testing.checkouts import find_checkouts
-from megatron_nca.testing.extension import loading
+from megatron_nca.rehearsal.checkouts import find_checkouts
+from megatron_nca.rehearsal.extension import loading
 
 FIRST_WITH_NEWER_CORE = (2, 17)
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from megatron_nca.testing.extension import formats
-from megatron_nca.testing.extension.names import DType
+from megatron_nca.rehearsal.extension import formats
+from megatron_nca.rehearsal.extension.names import DType
 from tests.te.fp8_numbers import FORMATS, nearest, numbers
 
 NAMES = tuple(FORMATS)

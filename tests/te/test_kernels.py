@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from megatron_nca.testing.extension import activations, gemm, norms, rows
-from megatron_nca.testing.extension.names import DType
+from megatron_nca.rehearsal.extension import activations, gemm, norms, rows
+from megatron_nca.rehearsal.extension.names import DType
 
 EPS = 1e-5
 

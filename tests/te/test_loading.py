@@ -1,7 +1,7 @@
 import pytest
 
-from megatron_nca.testing import extension
-from megatron_nca.testing.extension import machine, names
+from megatron_nca.rehearsal import extension
+from megatron_nca.rehearsal.extension import machine, names
 from tests.te.conftest import needs_transformer_engine
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from megatron_nca.testing.extension import multi_tensor
-from megatron_nca.testing.extension.names import DType
+from megatron_nca.rehearsal.extension import multi_tensor
+from megatron_nca.rehearsal.extension.names import DType
 from tests.te.fp8_numbers import nearest
 
 CHUNK, STEPS = 2048, 4

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from megatron_nca.testing.extension import loading, machine
-from megatron_nca.testing.megatron_lm import Run
+from megatron_nca.rehearsal.extension import loading, machine
+from megatron_nca.rehearsal.megatron_lm import Run
 from tests.te.conftest import needs_transformer_engine
 from tests.te.pairs import checkouts
 

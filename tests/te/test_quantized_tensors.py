@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from megatron_nca.testing.extension.names import DType
+from megatron_nca.rehearsal.extension.names import DType
 from tests.te.conftest import needs_transformer_engine
 from tests.te.fp8_numbers import FORMATS, nearest
 
@@ -164,7 +164,7 @@ def quantizer(request):
 
 def plain(tensor, columnwise):
     """What products read of a tensor, by Transformer Engine's or the kinds' own dequantizing."""
-    from megatron_nca.testing.extension import quantizing
+    from megatron_nca.rehearsal.extension import quantizing
 
     kind = quantizing.kind_of(tensor)
     return kind.operand(tensor, not columnwise).double()

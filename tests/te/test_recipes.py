@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from megatron_nca.testing.extension import recipes
-from megatron_nca.testing.extension.names import DType
+from megatron_nca.rehearsal.extension import recipes
+from megatron_nca.rehearsal.extension.names import DType
 from tests.te.fp8_numbers import nearest
 
 update = recipes.fused_amax_and_scale_update_after_reduction

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from megatron_nca.testing.fp8_training import Casts, forget_transformer_engine, one_rank, scaling_states
+from megatron_nca.rehearsal.fp8_training import Casts, forget_transformer_engine, one_rank, scaling_states
 from megatron_nca.training import fp8, optimizer, reinit
 from tests.te.conftest import needs_transformer_engine
 from tests.te.training import Training

@@ -1,8 +1,8 @@
-"""The training of `megatron_nca.testing.fp8_training` on a cycle that it learns in a few steps."""
+"""The training of `megatron_nca.rehearsal.fp8_training` on a cycle that it learns in a few steps."""
 
 import torch
 
-from megatron_nca.testing import fp8_training
+from megatron_nca.rehearsal import fp8_training
 
 SEQUENCE, BATCH, VOCABULARY = 32, 4, 64
 

@@ -9,7 +9,7 @@ Never imported: the stand-in is its process's.
 import json
 import sys
 
-from megatron_nca.testing import install
+from megatron_nca.rehearsal import install
 
 install()
 

@@ -1,0 +1,1 @@
+"""The subcommands: each reads its arguments, does its work by what lies below, and prints."""

@@ -1,0 +1,222 @@
+"""``megatron-nca plan``: the curriculum laid out over a run, before the run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from megatron_nca.cli.common import FINDING, OK, UsageError, add_command, need, print_json, table, whole
+from megatron_nca.cli.launch.reading import SPLITS, Launch, add_launch_arguments, read_launch
+from megatron_nca.cli.launch.speed import tokens_a_core
+from megatron_nca.cli.launch.tokenizer import add_tokenizer_arguments, read_vocabulary_of
+from megatron_nca.data.curriculum import Blend, Curriculum, Plan, plan_training, read_blend
+from megatron_nca.errors import NCAError
+from megatron_nca.training.extra_state import advice, installed_version
+
+EXAMPLES = """  megatron-nca plan --data-path nca:tokens=164M /data/owt_text_document --seq-length 1024 \\
+      --global-batch-size 512 --train-iters 20000 --lr 5e-4 --lr-warmup-fraction 0.01 --nca-lr 1e-4 --output plan.png
+  megatron-nca plan --tokens-per-second 2M -- torchrun --nproc-per-node 8 -m megatron_nca pretrain_gpt.py --data-path ...
+  megatron-nca plan --checkpoint CHECKPOINTS
+
+Everything after -- is a launch as you would type it; what the plan does not depend on is passed over. The data may be given
+as Megatron-LM takes them: --data-path, --train-data-path and its like, --data-args-path, --per-split-data-args-path.
+Exit code 1: the launch would be refused, or would not train as its entries say."""
+
+POINTS = 400
+"""Of the learning rate and the shares, over the run."""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add the subcommand."""
+    parser = add_command(subparsers, "plan", run, "check a launch: phases, learning rate, cores", EXAMPLES)
+    parser.add_argument("--output", type=Path, metavar="PNG", help="draw shares and learning rate")
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="DIR", help="what a run has read so far, and what it or a launch will add"
+    )
+    parser.add_argument("--tokens-per-second", type=whole(1), metavar="N", help="of training; tells the generator cores needed")
+    add_launch_arguments(parser)
+    add_tokenizer_arguments(parser)
+    parser.add_argument("launch", nargs="*", metavar="-- LAUNCH", help="a whole command line")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Lay out, check, print and draw; return 1 for a bad plan."""
+    if args.checkpoint is not None:
+        from megatron_nca.cli.launch import ledger
+
+        return ledger.run(args)
+    need("megatron.core.datasets.utils", extra="megatron")
+    launch = read_launch(args, args.launch)
+    try:
+        plan, described = _describe(launch, args)
+    except UsageError:
+        raise
+    except NCAError as error:
+        if args.json:
+            print_json({"good": False, "problem": str(error)})
+        print(f"megatron-nca: bad plan: {error}", file=sys.stderr)
+        return FINDING
+    if args.output:
+        from megatron_nca.cli.pictures.plan import draw
+
+        draw(plan, described, args.output)
+    if args.json:
+        print_json(described)
+    else:
+        for line in _lines(described):
+            print(line)
+    return FINDING if described["warnings"] else OK
+
+
+def _describe(launch: Launch, args: argparse.Namespace) -> tuple[Plan, dict[str, Any]]:
+    from megatron_nca.data.band import check_band
+    from megatron_nca.data.vocabulary import token_ids
+
+    if launch.args.dataloader_type not in (None, "single"):
+        raise NCAError(f"--dataloader-type {launch.args.dataloader_type}: nca: entries need single, which reads in order")
+    length = launch.args.seq_length
+    train, *held_out = (_curriculum(launch, split, blend) for split, blend in zip(SPLITS, launch.blends, strict=True))
+    assert train is not None
+    plan = plan_training(train, length, launch.samples, launch.boundaries, iterations=launch.args.train_iters)
+    vocabulary, told_by = read_vocabulary_of(args, launch.args)
+    for entry in {entry.text: entry for part in (train, *held_out) if part for entry in part.entries}.values():
+        token_ids(entry, vocabulary)
+        check_band(entry)
+    positions = [plan.samples * point // POINTS for point in range(POINTS)]
+    described: dict[str, Any] = {
+        "good": True,
+        "samples": plan.samples,
+        "tokens": plan.samples * length,
+        "iterations": plan.batches.batches_until(plan.batches.round_up(plan.samples)),
+        "sequence_length": length,
+        "vocabulary": {"size": vocabulary.vocab_size, "from": told_by},
+        "phases": list(_parts(plan)),
+        "sources": _sources(plan),
+        "held_out": {split: _names(part) for split, part in zip(SPLITS[1:], held_out, strict=True)},
+        "positions": positions,
+        "shares": _shares(plan, positions),
+        "learning_rate": _rates(launch, plan, positions),
+        "warnings": list(_warnings(plan)),
+        "notes": list(filter(None, [advice(launch.args, installed_version())])),
+    }
+    if args.tokens_per_second:
+        described["generators"] = _generators(plan, args.tokens_per_second)
+    return plan, described
+
+
+def _curriculum(launch: Launch, split: str, blend: Blend | None) -> Curriculum | None:
+    """Read a split's blend as the dataset builder will; validation and test hold the final blend only."""
+    if blend is None:
+        return None
+    one_by_one = launch.args.multiple_validation_sets and launch.per_split and split == "valid"
+    curriculum = read_blend(blend, mixed=not one_by_one).measured()
+    return curriculum if split == "train" else curriculum.final()
+
+
+def _names(curriculum: Curriculum | None) -> list[str]:
+    """Name what a split holds, NCA first."""
+    return [] if curriculum is None else [*(entry.text for entry in curriculum.entries), *curriculum.text]
+
+
+def _parts(plan: Plan) -> Iterator[dict[str, Any]]:
+    """Describe each phase and what follows, in tokens, samples and iterations."""
+    until, length = plan.batches.batches_until, plan.sequence_length
+    for phase in plan.phases:
+        end = min(phase.end, plan.samples)
+        yield {
+            "entry": phase.stage.text, "begin": phase.begin, "end": end, "samples": end - phase.begin,
+            "tokens": (end - phase.begin) * length, "first_iteration": until(phase.begin) + 1, "last_iteration": until(end),
+            "ramp_samples": phase.ramp, "floor": float(phase.stage.floor),
+        }  # fmt: skip
+    begin = plan.phases[-1].end if plan.phases else 0
+    rest = [f"{float(weight):g} {entry.text}" for entry, weight in plan.curriculum.blended] + list(plan.curriculum.text)
+    if rest and begin < plan.samples:
+        yield {
+            "entry": " + ".join(rest), "begin": begin, "end": plan.samples, "samples": plan.samples - begin,
+            "tokens": (plan.samples - begin) * length, "first_iteration": until(begin) + 1,
+            "last_iteration": until(plan.batches.round_up(plan.samples)), "ramp_samples": 0, "floor": 0.0,
+        }  # fmt: skip
+
+
+def _sources(plan: Plan) -> list[dict[str, Any]]:
+    counts = plan.schedule.counts(plan.samples)
+    return [
+        {"source": plan.source_name(place), "samples": count, "tokens": count * plan.sequence_length,
+         "share": count / plan.samples}
+        for place, count in enumerate(counts)
+    ]  # fmt: skip
+
+
+def _shares(plan: Plan, positions: Sequence[int]) -> list[list[float]]:
+    window = max(plan.samples // POINTS, 1)
+    return [[float(share) for share in plan.schedule.shares(position, window)] for position in positions]
+
+
+def _rates(launch: Launch, plan: Plan, positions: Sequence[int]) -> list[float] | None:
+    if launch.args.lr is None:
+        return None
+    from megatron_nca.cli.launch.rates import learning_rates
+
+    return learning_rates(launch, plan, positions)
+
+
+def _generators(plan: Plan, tokens_per_second: int) -> list[dict[str, Any]]:
+    made = [(entry.text, tokens_a_core(entry, plan.sequence_length)) for entry in plan.curriculum.entries]
+    return [{"entry": text, "tokens_a_second_a_core": rate, "cores": tokens_per_second / rate} for text, rate in made]
+
+
+def _warnings(plan: Plan) -> Iterator[str]:
+    if plan.switch is not None and plan.switch >= plan.samples:
+        yield (
+            f"the run ends after {plan.samples:,} samples, before the switch at {plan.switch:,}: nothing but NCA is trained "
+            "on; lengthen the run or shorten the phases"
+        )
+    elif not plan.curriculum.entries and len(plan.curriculum.stages) == 1:
+        yield "no nca: entry and no phase: in the data path; add one, as in nca:tokens=164M"
+
+
+def _lines(described: dict[str, Any]) -> Iterator[str]:
+    yield (
+        f"{described['tokens']:,} tokens in {described['samples']:,} samples of {described['sequence_length']:,}, "
+        f"{described['iterations']:,} iterations\n"
+    )
+    header = ["phase", "tokens", "samples", "iterations", "share of the run"]
+    yield from table(header, [_row(part, described["samples"]) for part in described["phases"]])
+    for part in described["phases"]:
+        if part["ramp_samples"]:
+            yield f"  {part['entry']} then falls to {part['floor']:.0%} over {part['ramp_samples']:,} samples"
+    yield ""
+    rows = [[one["source"], f"{one['tokens']:,}", f"{one['samples']:,}", f"{one['share']:.2%}"] for one in described["sources"]]
+    yield from table(["source", "tokens", "samples", "share"], rows)
+    yield ""
+    for split, names in described["held_out"].items():
+        yield f"{split}: {' + '.join(names) or 'nothing'}"
+    vocabulary = described["vocabulary"]
+    yield f"vocabulary: {vocabulary['size']:,} ids ({vocabulary['from']})"
+    yield from _rate_lines(described)
+    for one in described.get("generators", ()):
+        rate, cores = one["tokens_a_second_a_core"], one["cores"]
+        yield f"\n{one['entry']}: {cores:.1f} cores at full share ({rate:,.0f} tokens/s a core, measured here)"
+    for note in described["notes"]:
+        yield f"\nnote: {note}"
+    for warning in described["warnings"]:
+        yield f"\nbad plan: {warning}"
+
+
+def _row(part: dict[str, Any], samples: int) -> list[str]:
+    iterations = f"{part['first_iteration']:,} - {part['last_iteration']:,}"
+    return [part["entry"], f"{part['tokens']:,}", f"{part['samples']:,}", iterations, f"{part['samples'] / samples:.2%}"]
+
+
+def _rate_lines(described: dict[str, Any]) -> Iterator[str]:
+    rates, positions = described["learning_rate"], described["positions"]
+    if rates is None:
+        return
+    yield "\nlearning rate"
+    for part in described["phases"]:
+        inside = [rate for position, rate in zip(positions, rates, strict=True) if part["begin"] <= position < part["end"]]
+        if inside:
+            yield f"  {part['entry']}: {inside[0]:.3g} at its start, peak {max(inside):.3g}, {inside[-1]:.3g} at its end"

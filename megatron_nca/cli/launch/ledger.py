@@ -1,0 +1,128 @@
+"""``megatron-nca plan --checkpoint``: what a run has read so far, source by source, and what a launch will add."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from megatron_nca.checkpoints.recorded import read_record
+from megatron_nca.cli.common import OK, print_json, table
+from megatron_nca.cli.launch.reading import read_launch
+from megatron_nca.data.amending import Blended, replay
+from megatron_nca.data.batches import BatchBoundaries
+from megatron_nca.data.continuing import plan_start, unread_blend
+from megatron_nca.data.curriculum import Curriculum, Plan, read_blend
+from megatron_nca.data.identity import text_identity
+from megatron_nca.data.mixture import mixture_of, shares_of
+from megatron_nca.data.run import DataFacts
+from megatron_nca.errors import NCAError
+from megatron_nca.training.record import Record
+
+MEGATRONS_SPLIT = "969, 30, 1"
+"""Megatron-LM's default of ``--split``."""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the ledger of a checkpoint, and of the launch that goes on from it where one is given."""
+    record = read_record(args.checkpoint)
+    if record.history is None or record.consumed is None or record.samples is None:
+        raise NCAError(
+            f"--checkpoint {args.checkpoint}: its record, of version {record.version}, does not tell what was asked of each "
+            "text; start once from it, save, and look at that checkpoint"
+        )
+    plan, split = _continued(record, args)
+    described = {
+        "consumed": record.consumed,
+        "samples": plan.samples,
+        "sequence_length": record.sequence_length,
+        "data_path": [" ".join(segment.words) for segment in record.history.segments],
+        "sources": list(_sources(plan, record.consumed, _train_share(split))),
+    }
+    if args.json:
+        print_json(described)
+    else:
+        for line in _lines(described):
+            print(line)
+    return OK
+
+
+def _continued(record: Record, args: argparse.Namespace) -> tuple[Plan, str]:
+    """Lay out what follows the checkpoint: by the launch, or by the record's own data path to the record's end."""
+    history, consumed = record.history, record.consumed
+    assert history is not None
+    assert consumed is not None
+    if not (args.launch or args.data_path or args.train_data_path or args.data_args_path or args.per_split_data_args_path):
+        plan = replace(replay(history, record.sequence_length), samples=record.samples or consumed)
+        return plan, args.split or MEGATRONS_SPLIT
+    launch = read_launch(args, args.launch)
+    assert launch.blends[0] is not None
+    curriculum = read_blend(launch.blends[0]).measured()
+    facts = DataFacts(
+        consumed_samples=consumed, batches_from=consumed, ended_phases=record.ends_until(consumed), history=history,
+        texts=record.texts or (), amends=bool(getattr(launch.args, "nca_amend_curriculum", False)),
+    )  # fmt: skip
+    blended = _blended(curriculum, facts, record.sequence_length)
+    boundaries = BatchBoundaries(begin=consumed, steps=launch.boundaries.steps)
+    plan = plan_start(
+        curriculum, record.sequence_length, launch.samples, boundaries, facts, blended, text_identity
+    )  # fmt: skip
+    return plan, launch.args.split or MEGATRONS_SPLIT
+
+
+def _blended(curriculum: Curriculum, facts: DataFacts, sequence_length: int) -> Blended:
+    """Return what the members of Megatron's blend have given, within a sample of what its index will say."""
+    found = unread_blend(curriculum, facts, sequence_length)
+    if found is None:
+        return {}
+    source, samples = found
+    given = dict(mixture_of(shares_of(source.weights or (1.0,) * len(source.names))).counts(samples))
+    return {name: ((given[place],), given[place]) for place, name in enumerate(source.names)}
+
+
+def _sources(plan: Plan, consumed: int, share: float) -> Iterator[dict[str, Any]]:
+    given, planned = plan.schedule.counts(consumed), plan.schedule.counts(max(plan.samples, consumed))
+    length = plan.sequence_length
+    reached = plan.schedule.reached(consumed), plan.schedule.reached(max(plan.samples, consumed))
+    for number, source in enumerate(plan.sources):
+        tokens = None if source.is_nca or len(source.prefixes) != 1 else _tokens_of(source.prefixes[0])
+        epochs = [None if not tokens else counts[number] * length / (tokens * share) for counts in reached]
+        added = planned[number] - given[number]
+        yield {
+            "source": source.name, "samples": given[number], "tokens": given[number] * length, "epochs": epochs[0],
+            "added_samples": added, "added_tokens": added * length, "epochs_at_end": epochs[1],
+        }  # fmt: skip
+
+
+def _tokens_of(prefix: str) -> int | None:
+    """Return how many tokens a text holds, or None where it is not here."""
+    from megatron_nca.data.calibration import token_type
+
+    index, text = Path(f"{prefix}.idx"), Path(f"{prefix}.bin")
+    if not (index.is_file() and text.is_file()):
+        return None
+    return os.path.getsize(text) // token_type(index).itemsize
+
+
+def _train_share(split: str) -> float:
+    parts = [float(part) for part in split.replace("/", ",").split(",")]
+    return parts[0] / sum(parts)
+
+
+def _lines(described: dict[str, Any]) -> Iterator[str]:
+    for words in described["data_path"]:
+        yield f"data path: {words}"
+    yield (
+        f"{described['consumed']:,} samples of {described['sequence_length']:,} tokens consumed, of {described['samples']:,}\n"
+    )
+    header = ["source", "samples", "tokens", "epochs", "to come", "tokens to come", "epochs at the end"]
+    yield from table(header, [_row(one) for one in described["sources"]])
+
+
+def _row(one: dict[str, Any]) -> list[str]:
+    epochs = ["" if one[name] is None else f"{one[name]:.3f}" for name in ("epochs", "epochs_at_end")]
+    counts = [f"{one[name]:,}" for name in ("samples", "tokens", "added_samples", "added_tokens")]
+    return [one["source"], *counts[:2], epochs[0], *counts[2:], epochs[1]]

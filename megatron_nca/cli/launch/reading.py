@@ -1,0 +1,184 @@
+"""The arguments of a Megatron-LM launch that decide its curriculum, read without Megatron-LM.
+
+A command takes them itself, or finds them in a whole command line; there it passes over what it does not know.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from megatron_nca.cli.common import UsageError, whole
+from megatron_nca.cli.launch.tokenizer import add_tokenizer_of_launch
+from megatron_nca.data.batches import BatchBoundaries
+from megatron_nca.data.curriculum import Blend
+from megatron_nca.training.options import DECAY_STYLES, add_arguments
+
+WSD_STYLES = ("exponential", "linear", "cosine", "minus_sqrt")
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What a command line says of the data.
+
+    Attributes:
+        args: The known arguments.
+        blends: The data path of train, valid and test, as Megatron splits it; None where a split has none. With one data
+            path for all splits, every one of them is that path.
+        per_split: Whether the splits have data paths of their own.
+        samples: Training samples.
+        boundaries: Where global batches begin.
+    """
+
+    args: argparse.Namespace
+    blends: tuple[Blend | None, ...]
+    per_split: bool
+    samples: int
+    boundaries: BatchBoundaries
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"command line after --: {message}")
+
+
+def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments, named as Megatron-LM names them, and the --nca-* flags."""
+    data = parser.add_argument_group("the run, as in Megatron-LM")
+    data.add_argument("--data-path", nargs="+", metavar="PART", help="datasets, with or without weights")
+    for split in SPLITS:
+        data.add_argument(f"--{split}-data-path", nargs="+", metavar="PART", help=f"datasets of the {split} split alone")
+    data.add_argument("--data-args-path", metavar="FILE", help="a file that holds what --data-path would")
+    data.add_argument("--per-split-data-args-path", metavar="FILE", help="a JSON file with keys train, valid and test")
+    data.add_argument("--multiple-validation-sets", action="store_true", help="validation sets are read one by one")
+    data.add_argument("--split", help="shares of train, valid and test (default: Megatron-LM's, 969, 30, 1)")
+    data.add_argument("--seq-length", type=whole(1), help="tokens of a sample")
+    data.add_argument("--global-batch-size", type=whole(1), help="samples of a step")
+    data.add_argument("--rampup-batch-size", nargs="+", type=whole(1), metavar="N", help="start, increment, samples")
+    data.add_argument("--train-samples", type=whole(1), help="length of the run")
+    data.add_argument("--train-iters", type=whole(1), help="likewise, in iterations")
+    data.add_argument("--dataloader-type", default="single", help=argparse.SUPPRESS)
+    data.add_argument("--fp8-format", dest="fp8", help=argparse.SUPPRESS)
+    data.add_argument("--fp8-recipe", help=argparse.SUPPRESS)
+    rate = parser.add_argument_group("its learning rate, as in Megatron-LM")
+    rate.add_argument("--lr", type=float, help="peak; without it no learning rate is shown")
+    rate.add_argument("--min-lr", type=float, default=0.0)
+    rate.add_argument("--lr-decay-style", choices=DECAY_STYLES, default="linear")
+    rate.add_argument("--lr-wsd-decay-style", choices=WSD_STYLES, default="exponential")
+    rate.add_argument("--lr-warmup-init", type=float, default=0.0)
+    rate.add_argument("--lr-warmup-fraction", type=float)
+    for name in ("decay", "warmup", "wsd-decay"):
+        rate.add_argument(f"--lr-{name}-iters", type=whole(0))
+        rate.add_argument(f"--lr-{name}-samples", type=whole(0))
+    add_arguments(parser)
+
+
+def read_launch(own: argparse.Namespace, words: Sequence[str]) -> Launch:
+    """Read a launch from a command's own arguments, or from the words of a whole command line where there are any.
+
+    Raises:
+        UsageError: Something that the plan depends on is missing or given twice.
+        NCAError: The batch sizes do not go together.
+    """
+    args = own
+    if words:
+        parser = _Parser(add_help=False, allow_abbrev=False)
+        add_launch_arguments(parser)
+        add_tokenizer_of_launch(parser)
+        args, _ = parser.parse_known_args(list(words))
+    for flag in ("seq_length", "global_batch_size"):
+        if getattr(args, flag) is None:
+            raise UsageError(f"--{flag.replace('_', '-')} is missing; a plan needs it")
+    if (args.train_samples is None) == (args.train_iters is None):
+        raise UsageError("give the length of the run once: --train-samples, or --train-iters")
+    paths, per_split = _data_paths(args)
+    if args.rampup_batch_size and args.train_samples is None:
+        raise UsageError("--rampup-batch-size needs --train-samples: with growing batches iterations do not tell the samples")
+    samples = args.train_samples or args.train_iters * args.global_batch_size
+    return Launch(args, tuple(_blend(path) for path in paths), per_split, samples, _boundaries(args))
+
+
+def _data_paths(args: argparse.Namespace) -> tuple[list[list[str] | None], bool]:
+    """Return the words of each split's data path, and whether the splits have paths of their own."""
+    own = [getattr(args, f"{split}_data_path") for split in SPLITS]
+    given = {
+        "--data-path": args.data_path,
+        "--data-args-path": args.data_args_path,
+        "--per-split-data-args-path": args.per_split_data_args_path,
+        "--train-data-path and its like": next(filter(None, own), None),
+    }
+    names = [name for name, value in given.items() if value]
+    if not names:
+        raise UsageError("--data-path is missing, as in --data-path nca:tokens=164M /data/text_document")
+    if len(names) > 1:
+        raise UsageError(f"the data are given by {' and by '.join(names)}; Megatron-LM reads one of them, give one")
+    paths, per_split = own, True
+    if args.per_split_data_args_path:
+        paths = _per_split_file(args.per_split_data_args_path)
+    elif args.data_path or args.data_args_path:
+        paths, per_split = [args.data_path or _read(args.data_args_path, "--data-args-path").split()] * len(SPLITS), False
+    if not paths[0]:
+        raise UsageError(f"{names[0]}: has nothing for the train split; a plan needs it")
+    return paths, per_split
+
+
+def _per_split_file(name: str) -> list[list[str] | None]:
+    flag = "--per-split-data-args-path"
+    try:
+        found = json.loads(_read(name, flag))
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{flag} {name}: is no JSON ({error})") from None
+    if not isinstance(found, dict) or set(SPLITS) - found.keys():
+        raise UsageError(f"{flag} {name}: must be an object with the keys {', '.join(SPLITS)}, null or empty for no data")
+    parts = [value.split() if isinstance(value, str) else value for value in (found[split] for split in SPLITS)]
+    if not all(part is None or (isinstance(part, list) and all(isinstance(word, str) for word in part)) for part in parts):
+        raise UsageError(f"{flag} {name}: each split must be a string, or a list of strings")
+    return parts
+
+
+def _read(name: str, flag: str) -> str:
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{flag} {name}: cannot be read ({error})") from None
+
+
+def _blend(path: list[str] | None) -> Blend | None:
+    from megatron.core.datasets.utils import get_blend_from_list
+
+    from megatron_nca.data.hook import with_words
+
+    blend: Blend | None = with_words(get_blend_from_list)(path) if path else None
+    return blend
+
+
+def _boundaries(args: argparse.Namespace) -> BatchBoundaries:
+    if not args.rampup_batch_size:
+        return BatchBoundaries(args.global_batch_size)
+    from megatron.core import num_microbatches_calculator as module
+
+    if len(args.rampup_batch_size) != 3:
+        raise UsageError("--rampup-batch-size takes three numbers: start, increment and samples")
+    try:
+        module.init_num_microbatches_calculator(0, args.rampup_batch_size, args.global_batch_size, 1, 1)
+        return BatchBoundaries.from_megatron()
+    except (AssertionError, ZeroDivisionError) as error:
+        # Megatron divides by the number of steps between the two sizes.
+        why = "start is the global batch already" if isinstance(error, ZeroDivisionError) else error
+        raise UsageError(f"--rampup-batch-size {' '.join(map(str, args.rampup_batch_size))}: {why}") from None
+    finally:
+        module.destroy_num_microbatches_calculator()
+
+
+def in_samples(launch: Launch, name: str) -> int | None:
+    """Return ``--lr-NAME-samples``, or ``--lr-NAME-iters`` in samples; None where neither is given."""
+    args: Any = launch.args
+    samples, iterations = getattr(args, f"lr_{name}_samples"), getattr(args, f"lr_{name}_iters")
+    if iterations is not None:
+        return int(iterations) * int(args.global_batch_size)
+    return None if samples is None else int(samples)

@@ -1,0 +1,1 @@
+"""What commands draw: PNG, GIF, a page, the terminal."""

@@ -1,5 +1,0 @@
-"""What a spawned process runs in place of the script it was spawned from; see `processes`."""
-
-from megatron_nca.testing import stand_in
-
-stand_in.install()
