@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 SETTINGS = (
-    "data_path", "loader", "length", "samples", "batch", "eval_batches", "decay", "warmup", "new_start", "text_first",
+    "data_path", "loader", "length", "samples", "batch", "eval_batches", "decay", "warmup", "decoupled", "new_start",
+    "text_first",
 )  # fmt: skip
 """What a message may have to name of a stack: each stack has a word for each."""
 
@@ -66,6 +67,7 @@ MEGATRON_LM = Stack(
         "eval_batches": "--eval-iters",
         "decay": "--lr-decay-iters or --lr-decay-samples",
         "warmup": "--lr-warmup-iters, --lr-warmup-samples or --lr-warmup-fraction",
+        "decoupled": "--decoupled-lr",
         "new_start": "--finetune, which starts the curriculum with the checkpoint's weights",
         "text_first": "--data-path nca:tokens=164M /data/text_document",
     },
@@ -86,6 +88,7 @@ NEMO = Stack(
         "eval_batches": "trainer.limit_val_batches",
         "decay": "trainer.max_steps",
         "warmup": "optim.lr_scheduler.warmup_steps",
+        "decoupled": "optim.config.decoupled_lr",
         "new_start": "resume.restore_config, which starts the curriculum with the checkpoint's weights",
         "text_first": "with_nca(recipe, 'nca:tokens=164M', '/data/text_document')",
     },
@@ -105,6 +108,7 @@ BRIDGE = Stack(
         "eval_batches": "train.eval_iters",
         "decay": "scheduler.lr_decay_iters or scheduler.lr_decay_samples",
         "warmup": "scheduler.lr_warmup_iters, lr_warmup_samples or lr_warmup_fraction",
+        "decoupled": "optimizer.decoupled_lr",
         "new_start": "checkpoint.pretrained_checkpoint, which starts the curriculum with the checkpoint's weights",
         "text_first": "with_nca(cfg, 'nca:tokens=164M', '/data/text_document')",
     },
@@ -125,6 +129,7 @@ CORE = Stack(
         "eval_batches": "the number of evaluation samples",
         "decay": "lr_decay_steps",
         "warmup": "lr_warmup_steps",
+        "decoupled": "decoupled_lr of OptimizerConfig",
         "new_start": "run.restore(None, 0), which starts the curriculum with the checkpoint's weights",
         "text_first": "'nca:tokens=164M', '/data/text_document'",
     },

@@ -31,12 +31,17 @@ class PhaseLearningRate:
         minimum: Rate at the end of the decay, or None for the run's.
         warmup_samples: Samples of linear warm-up, or None for a tenth of the phases.
         decay_style: As Megatron's ``--lr-decay-style``, or None for the run's.
+        decoupled_peak: Peak learning rate of input and output embeddings, where the run decouples theirs; None for one in
+            proportion to the others'.
+        decoupled_minimum: Their rate at the end of the decay, or None for one in proportion.
     """
 
     peak: float | None = None
     minimum: float | None = None
     warmup_samples: int | None = None
     decay_style: str | None = None
+    decoupled_peak: float | None = None
+    decoupled_minimum: float | None = None
 
 
 @dataclass(frozen=True)
@@ -74,8 +79,10 @@ def install(
         stack: Whose spelling errors use.
 
     Raises:
-        NCAError: What remains after the switch is too short for the run's warm-up or final decay.
+        NCAError: What remains after the switch is too short for the run's warm-up or final decay, or embeddings are to have
+            a rate of their own in an optimizer that does not tell them apart.
     """
+    check_decoupled(scheduler.optimizer, phase, stack)
     split = SplitSchedule(
         switch, _phase_schedule(scheduler, switch, phase, stack), _text_schedule(scheduler, switch, text_warmup_fraction, stack)
     )
@@ -114,8 +121,9 @@ def follow(scheduler: Any, consumed_samples: int) -> None:
 class _GroupRates:
     """What the NCA phases make of a parameter group's own peak and minimum, which Megatron puts before the scheduler's.
 
-    A group keeps its proportion to the run's ordinary groups, as a decoupled rate of the embeddings does. A checkpoint's groups
-    bring the rates of the launch that wrote it, so the proportion is taken among groups, and not to the scheduler.
+    A group keeps its proportion to the run's ordinary groups, unless the phase gives the embeddings a rate of their own. A
+    checkpoint's groups bring the rates of the launch that wrote it, so the proportion is taken among groups, and not to the
+    scheduler.
     """
 
     phase: PhaseLearningRate
@@ -125,18 +133,46 @@ class _GroupRates:
     @classmethod
     def of(cls, scheduler: Any, phase: PhaseLearningRate) -> _GroupRates:
         groups = getattr(scheduler.optimizer, "param_groups", [])
-        ordinary: dict[str, Any] = next((group for group in groups if _is_ordinary(group)), {})
+        ordinary: dict[str, Any] = next((group for group in groups if not is_decoupled(group)), {})
         return cls(phase, *(_own(ordinary, key, getattr(scheduler, key)) for key in ("max_lr", "min_lr")))
 
     def in_phase(self, group: dict[str, Any]) -> dict[str, Any]:
         own_peak, own_minimum = _own(group, "max_lr", self.run_peak), _own(group, "min_lr", self.run_minimum)
-        peak = _scaled(own_peak, self.run_peak, self.phase.peak)
-        return {**group, "max_lr": peak, "min_lr": min(_scaled(own_minimum, self.run_minimum, self.phase.minimum), peak)}
+        peak, minimum = (
+            _scaled(own_peak, self.run_peak, self.phase.peak),
+            _scaled(own_minimum, self.run_minimum, self.phase.minimum),
+        )
+        if is_decoupled(group):
+            peak = peak if self.phase.decoupled_peak is None else self.phase.decoupled_peak
+            minimum = minimum if self.phase.decoupled_minimum is None else self.phase.decoupled_minimum
+        return {**group, "max_lr": peak, "min_lr": min(minimum, peak)}
 
 
-def _is_ordinary(group: dict[str, Any]) -> bool:
-    """Tell whether a group has the run's own rates; versions differ in how they mark the others."""
-    return bool(group.get("default_config", True)) and not group.get("is_decoupled_lr", False)
+def check_decoupled(optimizer: Any, phase: PhaseLearningRate, stack: Stack) -> None:
+    """Refuse a rate of the embeddings' own where the optimizer keeps them in one group with the layers.
+
+    Raises:
+        NCAError: The run does not decouple their rate.
+    """
+    decouples = getattr(getattr(optimizer, "config", None), "decoupled_lr", None) is not None
+    if not decouples and not any(map(is_decoupled, optimizer.param_groups)):
+        refuse_decoupled(phase, stack)
+
+
+def refuse_decoupled(phase: PhaseLearningRate, stack: Stack) -> None:
+    """Refuse a rate of the embeddings' own in a run whose embeddings have the layers' rate."""
+    given = {"decoupled_lr": phase.decoupled_peak, "decoupled_min_lr": phase.decoupled_minimum}
+    name = next((name for name, value in given.items() if value is not None), None)
+    if name:
+        raise NCAError(
+            f"{stack.option(name, given[name])}: the run gives its embeddings no learning rate of their own, so the NCA phases "
+            f"cannot either; give {stack.word('decoupled')} too, the embeddings' rate on text"
+        )
+
+
+def is_decoupled(group: dict[str, Any]) -> bool:
+    """Tell whether a group has rates of its own, as decoupled embeddings do; versions differ in how they mark it."""
+    return not group.get("default_config", True) or bool(group.get("is_decoupled_lr", False))
 
 
 def _own(group: dict[str, Any], key: str, otherwise: float) -> float:

@@ -130,6 +130,10 @@ OPTIONS: tuple[Option, ...] = (
            "restart", LR_CHOICES),
     Option("lr", _rate, "peak learning rate of the NCA phases (the run's own without it; the paper's is 1e-4)"),
     Option("min_lr", _rate, "learning rate at the end of the NCA phases (the run's own without it)"),
+    Option("decoupled_lr", _rate, "peak learning rate of the embeddings in the NCA phases, beside the run's own decoupled rate "
+           "(in proportion to the others' without it)"),
+    Option("decoupled_min_lr", _rate, "the embeddings' learning rate at the end of the NCA phases (in proportion without it)",
+           elsewhere={NEMO.name: "its schedulers have one end for all weights; give nca_min_lr"}),
     Option("lr_warmup_samples", _count, "warm-up of the NCA phases, in samples (a tenth of them without it)",
            elsewhere={NEMO.name: _IN_SAMPLES}),
     Option("lr_warmup_steps", _count, "warm-up of the NCA phases, in steps (a tenth of them without it)",
@@ -146,6 +150,9 @@ OPTIONS: tuple[Option, ...] = (
     Option("override_curriculum", _truth, "go on from a checkpoint of another curriculum", False, alone=True),
 )  # fmt: skip
 
+SCHEDULE = ("lr", "min_lr", "decoupled_lr", "decoupled_min_lr", "lr_warmup_samples", "lr_warmup_steps", "lr_decay_style")
+"""The options that give the NCA phases a schedule of their own."""
+
 BY_NAME = {option.name: option for option in OPTIONS}
 
 
@@ -159,6 +166,8 @@ class Options:
         lr_at_switch: ``restart`` or ``continue``.
         lr: Peak learning rate of the NCA phases, or None for the run's.
         min_lr: Learning rate at their end, or None for the run's.
+        decoupled_lr: Peak learning rate of the embeddings in them, or None for one in proportion.
+        decoupled_min_lr: The embeddings' learning rate at their end, or None for one in proportion.
         lr_warmup_samples: Their warm-up in samples, or None for a tenth of them.
         lr_warmup_steps: Their warm-up in steps, where the stack's schedulers count steps.
         lr_decay_style: Their decay, or None for the run's.
@@ -173,6 +182,8 @@ class Options:
     lr_at_switch: str = "restart"
     lr: float | None = None
     min_lr: float | None = None
+    decoupled_lr: float | None = None
+    decoupled_min_lr: float | None = None
     lr_warmup_samples: int | None = None
     lr_warmup_steps: int | None = None
     lr_decay_style: str | None = None
@@ -201,8 +212,7 @@ class Options:
         return options
 
     def _check(self, stack: Stack) -> None:
-        own = [name for name in ("lr", "min_lr", "lr_warmup_samples", "lr_warmup_steps", "lr_decay_style")
-               if getattr(self, name) is not None]  # fmt: skip
+        own = [name for name in SCHEDULE if getattr(self, name) is not None]
         if self.lr_at_switch == "continue" and own:
             raise NCAError(
                 f"{stack.option(own[0])} and its like give the NCA phases a schedule of their own; with "
@@ -225,7 +235,9 @@ class Options:
         Args:
             text_warmup_fraction: Warm-up of the text as a share of its decay, or None for the scheduler's own warm-up.
         """
-        phase = PhaseLearningRate(self.lr, self.min_lr, self.lr_warmup_samples, self.lr_decay_style)
+        phase = PhaseLearningRate(
+            self.lr, self.min_lr, self.lr_warmup_samples, self.lr_decay_style, self.decoupled_lr, self.decoupled_min_lr
+        )
         return TransitionSettings(self.reinit, self.optimizer, self.lr_at_switch, phase, text_warmup_fraction)
 
 

@@ -10,6 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from megatron_nca.errors import CurriculumError, NCAError
+from megatron_nca.stacks import MEGATRON_LM
+from megatron_nca.training import learning_rate
 from megatron_nca.training.options import Options
 
 
@@ -62,6 +64,11 @@ def _refuse_validation_across_documents(args: Any, options: Options) -> None:
         )
 
 
+def _refuse_a_rate_of_no_group(args: Any, options: Options) -> None:
+    if getattr(args, "decoupled_lr", None) is None:
+        learning_rate.refuse_decoupled(options.transition_settings().phase_lr, MEGATRON_LM)
+
+
 def _refuse_offload(args: Any, options: Options) -> None:
     if getattr(args, "optimizer_cpu_offload", False) and (options.reinit or options.optimizer == "fresh"):
         raise NCAError(
@@ -103,6 +110,7 @@ _REFUSALS: tuple[Callable[[Any, Options], None], ...] = (
     _refuse_other_phases,
     _refuse_fine_tuning,
     _refuse_sequences_of_many_lengths,
+    _refuse_a_rate_of_no_group,
     _refuse_offload,
     _refuse_weight_shards,
     _refuse_fsdp_of_version_two,

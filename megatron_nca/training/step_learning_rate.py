@@ -13,7 +13,15 @@ from typing import Any
 
 from megatron_nca.errors import NCAError
 from megatron_nca.stacks import NEMO
-from megatron_nca.training.learning_rate import WARMUP_FRACTION, SplitSchedule, check_phase_warmup, check_text_part
+from megatron_nca.training.learning_rate import (
+    WARMUP_FRACTION,
+    PhaseLearningRate,
+    SplitSchedule,
+    check_decoupled,
+    check_phase_warmup,
+    check_text_part,
+    is_decoupled,
+)
 from megatron_nca.training.options import Options
 
 NEEDED = ("max_steps", "warmup_steps", "min_lr", "base_lrs", "last_epoch")
@@ -31,6 +39,7 @@ def install(scheduler: Any, switch: int, options: Options, step: int) -> None:
     Raises:
         NCAError: The scheduler is of another kind, or a part too short for its warm-up.
     """
+    check_decoupled(scheduler.optimizer, PhaseLearningRate(decoupled_peak=options.decoupled_lr), NEMO)
     missing = [name for name in NEEDED if getattr(scheduler, name, None) is None]
     if missing:
         raise NCAError(
@@ -70,6 +79,10 @@ def _phase_schedule(scheduler: Any, original: type, switch: int, warmup: int, op
     highest = max(part.base_lrs)
     ratio = 1.0 if options.lr is None or not highest else options.lr / highest
     part.base_lrs = [rate * ratio for rate in part.base_lrs]
+    if options.decoupled_lr is not None:
+        groups = scheduler.optimizer.param_groups
+        rates = zip(groups, part.base_lrs, strict=True)
+        part.base_lrs = [options.decoupled_lr if is_decoupled(group) else rate for group, rate in rates]
     minimum = part.min_lr if options.min_lr is None else options.min_lr
     part.min_lr = min(minimum, *part.base_lrs)
     part.max_steps, part.warmup_steps = switch, warmup

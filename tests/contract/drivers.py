@@ -212,7 +212,7 @@ class MegatronLM(Driver):
             train_iters=launch.steps, train_samples=launch.samples if launch.in_samples else None,
             tensorboard_log_interval=1, log_interval=1, seq_length=SEQUENCE, lr_decay_iters=None, lr_warmup_iters=0,
             rampup_batch_size=None, step_batch_size_schedule=None,
-            lr_wsd_decay_iters=None,
+            lr_wsd_decay_iters=None, decoupled_lr=launch.embedding_lr,
         )  # fmt: skip
 
     def prepare(self, launch: Launch, machine: Machine, checkpoint: Checkpoint | None, load_optimizer: bool) -> None:

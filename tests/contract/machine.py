@@ -34,6 +34,7 @@ class Launch:
         options: Ours, by name.
         steps: Length of the run.
         in_samples: Whether that is given as a number of samples.
+        embedding_lr: Peak of the embeddings, where they have one of their own.
     """
 
     path: tuple[str, ...]
@@ -44,6 +45,7 @@ class Launch:
     batch: int = BATCH
     seed: int = 1234
     lr: float = 1e-3
+    embedding_lr: float | None = None
     loader: str = "single"
     tokenizer: Any = field(default_factory=Tokenizer)
 
@@ -78,6 +80,7 @@ class Outcome:
         lines: What it printed.
         samples: Digest of every sample, by position.
         rates: Learning rate of every step, by the consumed samples before it.
+        embedding_rates: The same of the embeddings, where they have one of their own.
         crossed: Consumed samples of the steps before which embeddings and moments began anew.
         scalars: Name -> step -> value.
         checkpoints: By step.
@@ -87,6 +90,7 @@ class Outcome:
     lines: list[str] = field(default_factory=list)
     samples: dict[int, str] = field(default_factory=dict)
     rates: dict[int, float] = field(default_factory=dict)
+    embedding_rates: dict[int, float] = field(default_factory=dict)
     crossed: list[int] = field(default_factory=list)
     scalars: dict[str, dict[int, float]] = field(default_factory=dict)
     checkpoints: dict[int, Checkpoint] = field(default_factory=dict)
@@ -128,12 +132,21 @@ class Machine:
     def __init__(self, launch: Launch, outcome: Outcome) -> None:
         self.launch, self.outcome = launch, outcome
         self.model = Model()
-        adam = torch.optim.Adam(self.model.parameters(), lr=launch.lr)
-        adam.param_groups[0].update(max_lr=launch.lr, min_lr=MINIMUM_LR, wd_mult=1.0, default_config=True)
+        adam = torch.optim.Adam(self._groups(), lr=launch.lr)
         self.optimizer = Optimizer(optimizer=adam)
         self.consumed = self.step = 0
         self.asked = calculator.get_num_microbatches()
         self.dataset: Any = None
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Return the groups that Megatron would make of the parameters."""
+        common = {"min_lr": MINIMUM_LR, "wd_mult": 1.0}
+        launch, embedding = self.launch, self.embedding
+        if launch.embedding_lr is None:
+            return [{"params": list(self.model.parameters()), "max_lr": launch.lr, "default_config": True, **common}]
+        layers = [parameter for parameter in self.model.parameters() if parameter is not embedding]
+        own = {"params": [embedding], "max_lr": launch.embedding_lr, "default_config": False, **common}
+        return [{"params": layers, "max_lr": launch.lr, "default_config": True, **common}, own]
 
     @functools.cached_property
     def scheduler(self) -> OptimizerParamScheduler:
@@ -195,6 +208,8 @@ class Machine:
         if moments and not any(moment.any() for moment in moments) and self.embedding.any():
             self.outcome.crossed.append(self.consumed)
         self.outcome.rates[self.consumed] = adam.param_groups[0]["lr"]
+        if self.launch.embedding_lr is not None:
+            self.outcome.embedding_rates[self.consumed] = adam.param_groups[1]["lr"]
         for _ in range(self.batch // MICRO_BATCH):
             losses, loss_function = forward_step()
             loss_function(losses)

@@ -216,6 +216,24 @@ def test_the_learning_rate_warms_up_anew_for_the_text(whole):
     assert rates[SWITCH_STEP] < rates[SWITCH_STEP + 2]
 
 
+def test_embeddings_have_a_rate_of_their_own_in_the_nca_phase(stack, text, launch):
+    options = {"lr": 4e-4, "decoupled_lr": 2e-3}
+    outcome = stack.launch(replace(launch, options=options, embedding_lr=1e-2), save_at=(7,))
+    assert outcome.error is None
+    layers, embeddings = ([rates[BATCH * n] for n in range(SWITCH_STEP)] for rates in (outcome.rates, outcome.embedding_rates))
+    assert max(layers) == pytest.approx(4e-4)
+    assert max(embeddings) == pytest.approx(2e-3)
+    resumed = stack.launch(replace(launch, options=options, embedding_lr=1e-2), checkpoint=outcome.checkpoints[7])
+    assert resumed.embedding_rates.items() <= outcome.embedding_rates.items()
+
+
+def test_embeddings_in_one_group_with_the_layers_cannot_have_a_rate_of_their_own(stack, launch):
+    outcome = stack.launch(replace(launch, options={"decoupled_lr": 2e-3}))
+    assert isinstance(outcome.error, NCAError)
+    assert str(outcome.error).startswith(stack.stack.option("decoupled_lr", 2e-3))
+    assert f"give {stack.stack.word('decoupled')} too" in str(outcome.error)
+
+
 def test_scalars_tell_phase_share_and_tokens_of_every_step(whole):
     assert [whole.scalars["nca/share"][step] for step in (1, SWITCH_STEP, SWITCH_STEP + 1)] == [1, 1, 0]
     assert [whole.scalars["nca/phase"][step] for step in (1, SWITCH_STEP, SWITCH_STEP + 1)] == [0, 0, 1]

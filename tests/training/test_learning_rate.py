@@ -1,8 +1,10 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 
 from megatron_nca.errors import NCAError
+from megatron_nca.stacks import BRIDGE, MEGATRON_LM
 from megatron_nca.training import learning_rate
 from megatron_nca.training.learning_rate import PhaseLearningRate
 
@@ -168,6 +170,36 @@ def test_the_phases_peak_is_the_users_whatever_rate_of_the_run_is_overridden():
     seen = [[rate for rate, _ in rates(made, SWITCH)] for made in (before, now)]
     assert seen[0] == seen[1]
     assert max(seen[0]) == 2.05e-5
+
+
+def test_the_phases_give_decoupled_embeddings_a_rate_of_their_own():
+    groups = ({"max_lr": 1e-3, "min_lr": 1e-5}, {"max_lr": 1e-2, "min_lr": 1e-3, "default_config": False})
+    made = scheduler(groups=groups)
+    phase = PhaseLearningRate(4e-4, 4e-5, warmup_samples=0, decoupled_peak=6e-4, decoupled_minimum=2e-4)
+    learning_rate.install(made, SWITCH, phase)
+    assert [group["lr"] for group in made.optimizer.param_groups] == [4e-4, 6e-4]
+    made.step(SWITCH - 1)
+    assert [group["lr"] for group in made.optimizer.param_groups] == pytest.approx([4e-5, 2e-4], rel=1e-3)
+    made.step(1 + 100)
+    assert [group["lr"] for group in made.optimizer.param_groups] == [1e-3, 1e-2]
+
+
+@pytest.mark.parametrize("phase", [PhaseLearningRate(decoupled_peak=6e-4), PhaseLearningRate(decoupled_minimum=6e-4)])
+@pytest.mark.parametrize(
+    ("stack", "option", "word"),
+    [(MEGATRON_LM, "--nca-decoupled-", "--decoupled-lr"), (BRIDGE, "nca.decoupled_", "optimizer.decoupled_lr")],
+)
+def test_embeddings_that_share_the_layers_rate_cannot_have_their_own_in_the_phases(phase, stack, option, word):
+    with pytest.raises(NCAError, match=rf"^{option}.*give {word} too") as raised:
+        learning_rate.install(scheduler(), SWITCH, phase, stack=stack)
+    assert "6e-04" in str(raised.value) or "0.0006" in str(raised.value)
+
+
+def test_a_rank_without_embeddings_knows_of_their_rate_by_the_optimizers_settings():
+    made = scheduler()
+    made.optimizer.config = SimpleNamespace(decoupled_lr=1e-2)
+    learning_rate.install(made, SWITCH, PhaseLearningRate(peak=4e-4, warmup_samples=0, decoupled_peak=6e-4))
+    assert made.optimizer.param_groups[0]["lr"] == 4e-4
 
 
 def test_a_decoupled_minimum_stays_in_the_phases():

@@ -101,7 +101,7 @@ def test_an_option_that_is_none_is_refused_with_those_there_are(stack):
 def test_an_option_of_another_stack_is_refused_with_what_to_give_here(stack):
     missing = [option for option in OPTIONS if option not in options_of(stack)]
     assert {option.name for option in missing} == (
-        {"lr_warmup_samples", "lr_decay_style"} if stack is NEMO else {"lr_warmup_steps"}
+        {"lr_warmup_samples", "lr_decay_style", "decoupled_min_lr"} if stack is NEMO else {"lr_warmup_steps"}
     )
     for option in missing:
         with pytest.raises(NCAError, match=r"; (give|choose) "):
