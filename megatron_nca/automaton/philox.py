@@ -41,6 +41,7 @@ class Purpose(IntEnum):
     LOGITS = 4
     CELLS = 5
     NOISE = 6
+    SHUFFLE = 7
 
 
 def derive_key(*parts: object) -> Key:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from megatron_nca.automaton.source import SPLITS, NCASource
+from megatron_nca.data import controls
 from megatron_nca.data.entry import NCAEntry, parse_count
 from megatron_nca.errors import ConfigError, NCAError
 
@@ -58,8 +59,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
 
 def make_source(entry: NCAEntry, args: argparse.Namespace) -> NCASource:
     """Return the source that a training run with this entry reads."""
-    seed = args.seed if entry.seed is None else entry.seed
-    return NCASource(entry.config, seed, args.split, entry.rules)
+    return controls.make_source(entry, args.seed, args.split)
 
 
 def whole(least: int) -> Callable[[str], int]:

@@ -17,12 +17,12 @@ from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegat
 from megatron.core.datasets.gpt_dataset import GPTDataset
 from megatron.core.datasets.utils import Split
 
-from megatron_nca.automaton.source import NCASource
 from megatron_nca.data.agreement import from_rank_0, raise_together
 from megatron_nca.data.amending import Blended
 from megatron_nca.data.band import check_band
 from megatron_nca.data.batches import BatchBoundaries
 from megatron_nca.data.continuing import continued_history, plan_start, unread_blend
+from megatron_nca.data.controls import make_source
 from megatron_nca.data.curriculum import Blend, Curriculum, Plan, mentions_nca, plan_training, read_blend
 from megatron_nca.data.entry import NCAEntry
 from megatron_nca.data.fingerprint import check_ranks_agree, fingerprint
@@ -232,8 +232,7 @@ def make_dataset(
     Raises:
         VocabularyError: The tokenizer has too few ids, or nothing that ends a document where samples hold several.
     """
-    seed = config.random_seed if entry.seed is None else entry.seed
-    source = NCASource(entry.config, seed, split.name, entry.rules, stream)
+    source = make_source(entry, config.random_seed, split.name, stream)
     layout = SampleLayout(config.sequence_length, bool(config.add_extra_token_to_sequence), entry.trajectory)
     ids = token_ids(entry, config.tokenizer, padded_vocab_size)
     eod = required_end_of_document(config.tokenizer, entry) if layout.ends_with_eod else None

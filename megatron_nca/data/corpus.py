@@ -106,7 +106,8 @@ class Corpus:
         """Return everything that decides a byte of the files."""
         source = self.source
         return {
-            "stream": STREAM_VERSION, "process": source.config.to_uri(), "rules": source.rules, "seed": source.seed,
+            "stream": STREAM_VERSION, "kind": type(source).__name__,
+            "process": source.config.to_uri(), "rules": source.rules, "seed": source.seed,
             "split": source.split, "layout": asdict(self.layout), "documents": self.documents, "eod": self.eod,
             "vocab_size": self.vocab_size, "ids": hashlib.sha256(self.ids.astype("<i8").tobytes()).hexdigest(),
             "documents_a_part": self.documents_a_part,

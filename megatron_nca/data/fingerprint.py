@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 
-from megatron_nca.automaton.source import NCASource
+from megatron_nca.data.controls import make_source
 from megatron_nca.data.entry import NCAEntry
 from megatron_nca.errors import EnvironmentMismatchError, NCAError
 
@@ -27,7 +27,7 @@ def fingerprint(entries: Sequence[NCAEntry], seed: int) -> str:
     digest = hashlib.sha256()
     try:
         for entry in entries:
-            source = NCASource(entry.config, seed if entry.seed is None else entry.seed, rules=entry.rules)
+            source = make_source(entry, seed)
             digest.update(source.tokens_batch(range(TRAJECTORIES), TOKENS).astype("<i4").tobytes())
     except NCAError as error:
         return f"{type(error).__name__}: {error}"

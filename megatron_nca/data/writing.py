@@ -15,6 +15,8 @@ def write_entry(entry: NCAEntry) -> str:
     for key, written in (("rules", "rules"), ("trajectory", "trajectory"), ("loss", "loss"), ("seed", "seed")):
         if getattr(entry, key) != getattr(defaults, key):
             settings.append(f"{written}={getattr(entry, key)}")
+    if entry.shuffle:
+        settings.append("shuffle=tokens")
     if entry.vocab_offset is not None:
         settings.append(f"vocab=offset:{entry.vocab_offset}")
     return ",".join(settings)
