@@ -9,7 +9,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 TE ?= 2.11.0
 TE_VENV := $(VENV)-te-$(TE)
 
-.PHONY: bench-fp8 hopper-pack test-te test-nemo test-bridge test-bridge-0.6 test-slurm help demo test lint format docs bench clean
+.PHONY: science bench-fp8 hopper-pack test-te test-nemo test-bridge test-bridge-0.6 test-slurm help demo test lint format docs bench clean
 
 help:
 	@echo "make demo    NCA-to-text pre-training on Megatron-Core, on a CPU, into out/quickstart"
@@ -22,6 +22,7 @@ help:
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff format and fix"
 	@echo "make docs    the documentation as a site, into out/docs"
+	@echo "make science  five seeds and controls of NCA first against text alone: hours of two cores; goes on where it was stopped"
 	@echo "make bench   the tables of docs/performance.md, measured here"
 	@echo "make bench-fp8  the tables of docs/transition.md, measured here"
 	@echo "make hopper-pack  what a bare machine with a Hopper needs, in parts; MEGATRON_LM names checkouts"
@@ -134,6 +135,9 @@ hopper-pack: $(TE_VENV)/.ready
 		$(if $(WHEELS),--wheels $(WHEELS))
 	$(TE_VENV)/bin/python -W ignore -m benchmarks.hopper.conformity record $(HOPPER)/emulated.pt
 	cp benchmarks/hopper/stages.py $(HOPPER)
+
+science: $(READY)
+	$(BIN)/python -m benchmarks.science
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.engine

@@ -92,7 +92,7 @@ def main() -> None:
     import torch
     from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
 
-    from examples.quickstart.tokenizer import ByteLevelBPE, train_tokenizer
+    from examples.quickstart.text import ByteLevelBPE, train_tokenizer
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
@@ -104,7 +104,7 @@ def main() -> None:
     for name, documents in texts.items():
         builder = IndexedDatasetBuilder(f"{folder / name}.bin", dtype=np.uint16)
         total = 0
-        for ids in tokenizer.tokenize_many(thinned(documents, CHARACTERS)):
+        for ids in map(tokenizer.tokenize, thinned(documents, CHARACTERS)):
             builder.add_document(torch.tensor([*ids, tokenizer.eod]), [len(ids) + 1])
             total += len(ids) + 1
         builder.finalize(f"{folder / name}.idx")

@@ -1,86 +1,123 @@
-"""The text on disk: tokenizer and Megatron's `.bin`/`.idx`, in a folder named by a fingerprint of all that they are made of.
+"""The text: this machine's Python standard library, in a byte-level BPE of 512 ids, as Megatron's `.bin` and `.idx`.
 
-Another Python, vocabulary or version of the `tokenizers` library is another fingerprint and so another folder. Inside it every
-file appears whole, and `.idx`, without which Megatron reads nothing, appears last.
+Every Python has it, no download is needed, and it is real: English and code, written by hundreds of people.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import sysconfig
+from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from examples.quickstart.corpus import Document, read_documents
-from examples.quickstart.files import replacing
-from examples.quickstart.tokenizer import ByteLevelBPE, train_tokenizer
+from megatron_nca.whole_files import written_whole
 
-FORMAT = 1
-"""Changes when the same documents would be written as other files."""
-
+END_OF_DOCUMENT, PADDING = "<|endoftext|>", "<|padding|>"
+LEFT_OUT = {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test", "encodings", "pydoc_data", "lib2to3"}
+"""Other people's packages, tests, and tables that a program wrote."""
+LARGEST_FILE = 200_000
+"""Bytes; a larger file is generated, or would be a tenth of the validation set."""
 SPLIT = "92,8,0"
 """Shares of the documents for training, validation and test, as Megatron's `--split`."""
 
 
-@dataclass(frozen=True)
-class Text:
-    """Text that is ready to train on.
-
-    Attributes:
-        fingerprint: Of the documents and of how they were written.
-        prefix: Path of `.bin` and `.idx` without their endings, as `--data-path` takes it.
-        tokenizer: Its tokenizer.
-    """
-
-    fingerprint: str
-    prefix: str
-    tokenizer: ByteLevelBPE
-
-
-def prepare_text(folder: Path, vocab_size: int, documents: Sequence[Document] | None = None) -> Text:
-    """Train the tokenizer and write the text, or take what an earlier run finished.
+class ByteLevelBPE:
+    """A trained tokenizer as Megatron-Core's GPTDataset takes it.
 
     Args:
-        folder: Where texts live, each in a folder of its own.
-        vocab_size: Ids of the tokenizer.
-        documents: The text, by default the standard library's sources.
+        path: File of the `tokenizers` library.
+    """
+
+    def __init__(self, path: Path) -> None:
+        from tokenizers import Tokenizer
+
+        self.library: Any = Tokenizer.from_file(str(path))
+        self.vocab_size = int(self.library.get_vocab_size())
+        self.eod = self.eos = int(self.library.token_to_id(END_OF_DOCUMENT))
+        self.pad = int(self.library.token_to_id(PADDING))
+        self.special_tokens_dict = {"eos_token": self.eod, "pad_token": self.pad}
+        self.unique_identifiers = OrderedDict(class_=type(self).__name__, path=str(path))
+
+    def tokenize(self, text: str) -> list[int]:
+        """Turn text into ids."""
+        return list(self.library.encode(text).ids)
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """Turn ids back into text."""
+        return str(self.library.decode(list(ids), skip_special_tokens=False))
+
+
+def standard_library() -> list[str]:
+    """Read the running Python's sources, in an order that mixes its packages and is the same everywhere."""
+    library = Path(sysconfig.get_paths()["stdlib"])
+    return read_sources(path for path in library.rglob("*.py") if not LEFT_OUT & set(path.relative_to(library).parts))
+
+
+def read_sources(paths: Any) -> list[str]:
+    """Read files of a sensible size, ordered by a hash of their names."""
+    wanted = [path for path in paths if path.stat().st_size <= LARGEST_FILE]
+    wanted.sort(key=lambda path: _hash(f"{path.parent.name}/{path.name}"))
+    texts = (path.read_text(encoding="utf-8", errors="replace") for path in wanted)
+    return [text for text in texts if text.strip()]
+
+
+def train_tokenizer(texts: Sequence[str], vocabulary: int, path: Path) -> None:
+    """Train a byte-level BPE and write it, whole or not at all."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer: Any = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=[END_OF_DOCUMENT, PADDING], show_progress=False,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    )  # fmt: skip
+    tokenizer.train_from_iterator(texts, trainer)
+    with written_whole(path) as partial:
+        tokenizer.save(str(partial))
+
+
+def prepare(folder: Path, texts: Sequence[str], vocabulary: int = 512, tokenizer: Path | None = None) -> tuple[str, Path]:
+    """Write a text as Megatron reads it, or find what an earlier start wrote.
+
+    Args:
+        folder: Where texts live, each under a name made of all that decides its files.
+        texts: The documents; the last ones serve as validation.
+        vocabulary: Ids of the tokenizer.
+        tokenizer: Of another text, to write this one with; by default it gets one of its own.
 
     Returns:
-        The text.
+        (prefix as `--data-path` takes it, file of the tokenizer).
     """
-    documents = read_documents() if documents is None else documents
-    fingerprint = fingerprint_of(documents, vocab_size)
-    home = folder / fingerprint
-    tokenizer_path, prefix = home / "tokenizer.json", home / "text"
-    if not tokenizer_path.exists():
-        train_tokenizer([document.text for document in documents], vocab_size, tokenizer_path)
-    tokenizer = ByteLevelBPE(tokenizer_path)
-    if not prefix.with_suffix(".idx").exists():
-        _write_indexed(documents, tokenizer, prefix)
-    return Text(fingerprint, str(prefix), tokenizer)
-
-
-def fingerprint_of(documents: Sequence[Document], vocab_size: int) -> str:
-    """Hash everything that the written files depend on."""
     import tokenizers
 
-    digest = hashlib.sha256(json.dumps([FORMAT, vocab_size, tokenizers.__version__]).encode())
-    for document in documents:
-        for part in (document.name, document.text):
-            encoded = part.encode()
-            digest.update(len(encoded).to_bytes(8, "little") + encoded)
-    return digest.hexdigest()[:16]
+    home = (
+        folder / _hash(json.dumps([vocabulary, tokenizers.__version__, str(tokenizer and tokenizer.parent.name), *texts]))[:16]
+    )
+    home.mkdir(parents=True, exist_ok=True)
+    prefix, path = home / "text", tokenizer or home / "tokenizer.json"
+    if not path.exists():
+        train_tokenizer(texts, vocabulary, path)
+    if not prefix.with_suffix(".idx").exists():
+        _write_indexed(texts, ByteLevelBPE(path), prefix)
+    return str(prefix), path
 
 
-def _write_indexed(documents: Sequence[Document], tokenizer: ByteLevelBPE, prefix: Path) -> None:
+def _write_indexed(texts: Sequence[str], tokenizer: ByteLevelBPE, prefix: Path) -> None:
     import torch
     from megatron.core.datasets.indexed_dataset import DType, IndexedDatasetBuilder
 
-    # Left in reverse: the data gets its name before the index does.
-    with replacing(prefix.with_suffix(".idx")) as index, replacing(prefix.with_suffix(".bin")) as data:
-        builder = IndexedDatasetBuilder(str(data), dtype=DType.optimal_dtype(tokenizer.vocab_size))
-        for ids in tokenizer.tokenize_many([document.text for document in documents]):
-            builder.add_item(torch.tensor([*ids, tokenizer.eod]))
+    # Left in reverse: the tokens get their name before the index does, without which Megatron reads nothing.
+    with written_whole(prefix.with_suffix(".idx")) as index, written_whole(prefix.with_suffix(".bin")) as tokens:
+        builder = IndexedDatasetBuilder(str(tokens), dtype=DType.optimal_dtype(tokenizer.vocab_size))
+        for encoding in tokenizer.library.encode_batch(list(texts)):
+            builder.add_item(torch.tensor([*encoding.ids, tokenizer.eod]))
             builder.end_document()
         builder.finalize(str(index))
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

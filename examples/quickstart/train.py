@@ -1,140 +1,258 @@
-"""The training loop of one run: the step, validation at regular counts of text tokens, checkpoints, and going on from one."""
+"""One run on Megatron-Core, from its first line to its last: `python -m examples.quickstart.train JOB.json FOLDER`.
+
+The plugin has four moments in it: `register()`, `run.validate()`, `run.before_step()` and `run.state_dict()`; the rest is any
+Megatron-Core training loop. A run that was stopped goes on from its checkpoint.
+"""
 
 from __future__ import annotations
 
+import json
+import logging
 import math
+import sys
 import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
-from megatron.core.num_microbatches_calculator import get_micro_batch_size, get_num_microbatches
+import numpy as np
+import torch
 
 import megatron_nca
-from examples.quickstart.checkpoint import Checkpoints, Learner
-from examples.quickstart.course import Course
-from examples.quickstart.data import build_datasets, clear_cache, micro_batches
-from examples.quickstart.evaluation import evaluate
-from examples.quickstart.files import write_json
-from examples.quickstart.folder import RunFolder
-from examples.quickstart.forward import run_batches
-from examples.quickstart.journal import Entry, Journal
-from examples.quickstart.model import build_model, count_parameters
-from examples.quickstart.optimization import build_optimizer, build_scheduler, run_options
-from examples.quickstart.progress import Progress
-from examples.quickstart.settings import Launch, QuickstartError, Settings
-from examples.quickstart.text import Text
-from examples.quickstart.world import World, describe_environment, seed_everything
-from megatron_nca.training.run import CurriculumRun, OwnLoop
+from examples.quickstart.text import SPLIT, ByteLevelBPE
+from megatron_nca.training.options import Options
+from megatron_nca.training.run import OwnLoop
+from megatron_nca.whole_files import written_whole
+
+BATCH = 8
+"""Samples of an optimizer step."""
+VALIDATION_SAMPLES = 128
+COPIED_AFTER = 3
+"""A token is copyable if the last place in its context where the same three tokens stood tells it."""
 
 
-class Run:
-    """One of the two runs.
+@dataclass(frozen=True)
+class Job:
+    """What decides every number that a run writes.
 
-    Args:
-        settings: What decides its result.
-        launch: Where and how.
-        course: What it trains on.
-        text: The text.
-        world: The ranks.
+    Attributes:
+        name: Of the run.
+        text: Prefix of the text, as `--data-path` takes it.
+        tokenizer: Its file.
+        first: What is trained on first, as a word of a data path with `tokens=`; empty for nothing.
+        seed: Of weights, order of the text, and automata.
+        text_tokens: Tokens of text.
+        lr: Peak learning rate on text.
+        embedding_lr: The same of input and output embeddings, which are new at the switch and have far to go.
+        nca_lr: Peak learning rate of the NCA phase.
+        nca_embedding_lr: The same of the embeddings. Low, so that the layers learn circuits that any embeddings can use.
+        validate_every: Tokens of text between two validations.
+        shape: Of the model, where it is not the default.
     """
 
-    def __init__(self, settings: Settings, launch: Launch, course: Course, text: Text, world: World) -> None:
-        self.settings, self.launch, self.course, self.text, self.world = settings, launch, course, text, world
-        self.folder = RunFolder(launch.out, course.name)
-        self.checkpoints = Checkpoints(self.folder.checkpoints, world)
+    name: str
+    text: str
+    tokenizer: str
+    first: str = ""
+    seed: int = 1
+    text_tokens: int = 4_000_000
+    lr: float = 4e-3
+    embedding_lr: float = 3e-2
+    nca_lr: float = 2e-3
+    nca_embedding_lr: float = 5e-3
+    validate_every: int = 250_000
+    shape: dict[str, int] = field(default_factory=dict)
 
-    def finish(self) -> None:
-        """Train to the end, from the newest checkpoint if there is one; does nothing if that is the last.
 
-        Raises:
-            NCAError: The `nca:` entry does not fit tokenizer or run.
-            QuickstartError: The loss is no longer a number, or a checkpoint is missing.
-        """
-        if self.checkpoints.latest_step() == self.course.steps:
-            return
-        seed_everything(self.settings.seed)
-        run = self._begin_curriculum()
-        train_data, valid_data = self._build_datasets()
-        learner = self._build_learner()
-        self.checkpoints.load(learner)
-        run.restore(learner.curriculum, learner.consumed_samples)
-        first_step = learner.consumed_samples // self.settings.global_batch
-        self._begin_journals(learner, first_step)
-        batches = micro_batches(
-            train_data, learner.consumed_samples, self.course.samples, get_micro_batch_size(), self.launch.workers
-        )
-        with Progress(self.course, first_step, shown=self.world.is_first) as progress:
-            for step in range(first_step + 1, self.course.steps + 1):
-                run.before_step(learner.consumed_samples, [learner.model], learner.optimizer, learner.scheduler)
-                progress.show_step(self._train_step(learner, batches, step))
-                if self._is_validation_due(step):
-                    progress.show_validation(self._validate(learner, valid_data, step))
-                if self._is_checkpoint_due(step):
-                    learner.curriculum = run.state_dict(learner.consumed_samples)
-                    self.checkpoints.save(learner, step)
+def train(job: Job, folder: Path, carry: Callable[..., None] | None = None) -> dict[str, Any]:
+    """Train a run to its end, from its checkpoint where there is one.
 
-    def _begin_curriculum(self) -> CurriculumRun:
-        run = megatron_nca.register()
-        run.attach(OwnLoop())
-        run.validate(run_options(self.settings, self.course))
-        return run
+    Args:
+        job: The run.
+        folder: Of its checkpoint and of `result.json`.
+        carry: For a control whose first data are none of the plugin's: called before every step in place of its transition.
 
-    def _build_datasets(self) -> tuple[Any, Any]:
-        cache = self.launch.out / "index-cache"
-        clear_cache(cache, self.world)
-        return build_datasets(self.settings, self.course, self.text, cache)
+    Returns:
+        What `result.json` holds: job, steps (losses), validations, nca (of held-out rules) and seconds.
+    """
+    begin_process(job.seed)
+    from examples.quickstart.model import FINAL_SHARE, Shape, build_model, build_optimizer, build_scheduler
 
-    def _build_learner(self) -> Learner:
-        model = build_model(self.settings, self.text.tokenizer.vocab_size)
-        optimizer = build_optimizer(model, self.settings)
-        return Learner(model, optimizer, build_scheduler(optimizer, self.settings, self.course))
+    shape = Shape(**job.shape)
+    first_steps, text_steps = (-(-tokens // (BATCH * shape.sequence)) for tokens in (_tokens_first(job), job.text_tokens))
+    steps = first_steps + text_steps
 
-    def _begin_journals(self, learner: Learner, step: int) -> None:
-        if self.world.is_first:
-            parameters = {"parameters": count_parameters(learner.model)}
-            write_json(self.folder.environment, parameters | describe_environment(self.world))
-            self.folder.steps.rewind(step)
-            self.folder.validations.rewind(step)
+    run = megatron_nca.register()
+    run.attach(OwnLoop(lambda line: print(line, flush=True)))
+    if job.first.startswith("nca:"):
+        run.validate(
+            Options(
+                lr=job.nca_lr, min_lr=job.nca_lr * FINAL_SHARE, decoupled_lr=job.nca_embedding_lr,
+                decoupled_min_lr=job.nca_embedding_lr * FINAL_SHARE, valid=None if "control=" in job.first else 32,
+            )
+        )  # fmt: skip
+    tokenizer = ByteLevelBPE(Path(job.tokenizer))
+    training, validation = build_datasets(job, tokenizer, shape.sequence, steps * BATCH, folder / "index-cache")
+    model = build_model(shape, tokenizer.vocab_size)
+    optimizer = build_optimizer(model, job.lr, job.embedding_lr)
+    scheduler = build_scheduler(optimizer, job.lr, steps * BATCH, text_steps * BATCH)
 
-    def _train_step(self, learner: Learner, batches: Any, step: int) -> Entry:
-        started = time.monotonic()
-        # Of the layers; the embeddings have a peak of their own.
-        lr = learner.scheduler.get_lr({})
-        learner.model.zero_grad_buffer()
-        learner.optimizer.zero_grad()
-        length = self.settings.sequence_length
-        totals = run_batches(batches, learner.model, get_num_microbatches(), sequence_length=length, train=True)
-        if not math.isfinite(totals.loss):
-            raise QuickstartError(f"the loss of step {step} of {self.course.name} is {totals.loss}; lower the learning rate")
-        _, grad_norm, _ = learner.optimizer.step()
-        learner.scheduler.step(increment=self.settings.global_batch)
-        learner.consumed_samples += self.settings.global_batch
-        entry = {
-            "step": step,
-            "source": self.course.source(step - 1),
-            "tokens": self.settings.step_tokens,
-            "consumed_samples": learner.consumed_samples,
-            "loss": totals.mean_loss,
-            "lr": lr,
-            "grad_norm": float(grad_norm),
-            "samples_digest": totals.digest,
-            "seconds": round(time.monotonic() - started, 4),
-        }
-        self._write(self.folder.steps, entry)
-        return entry
+    result: dict[str, Any] = {"job": asdict(job), "steps": [], "validations": [], "nca": [], "seconds": 0.0}
+    checkpoint, step, record = folder / "checkpoint.pt", 0, None
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, weights_only=False)
+        step, record, result = saved["step"], saved["curriculum"], saved["result"]
+        for name, part in (("model", model), ("optimizer", optimizer), ("scheduler", scheduler)):
+            part.load_state_dict(saved[name])
+    run.restore(record, step * BATCH)
 
-    def _validate(self, learner: Learner, dataset: Any, step: int) -> Entry:
-        loss = evaluate(learner.model, dataset, self.settings, self.world.ranks)
-        entry = {"step": step, "text_tokens": self.course.text_tokens(step), "loss": loss}
-        self._write(self.folder.validations, entry)
-        return entry
+    batches = read_batches(training, step, steps)
+    held_out = held_out_text(validation)
+    while step < steps:
+        begin = time.monotonic()
+        run.before_step(step * BATCH, [model], optimizer, scheduler)
+        if carry is not None:
+            carry(step * BATCH, [model], optimizer, scheduler)
+        loss = train_step(model, optimizer, scheduler, batches, shape.sequence)
+        step += 1
+        result["steps"].append(round(loss, 5))
+        text_tokens = (step - first_steps) * BATCH * shape.sequence
+        if (step < first_steps and step % 50 == 0) or step == first_steps:
+            result["nca"].append({"step": step, **run.evaluate([model], step)})
+        if text_tokens > 0 and (text_tokens % job.validate_every < BATCH * shape.sequence or step == steps):
+            result["validations"].append({"tokens": text_tokens, **validate(model, *held_out)})
+        result["seconds"] += time.monotonic() - begin
+        if step % 100 == 0 or step in (first_steps, steps):
+            write_json(
+                folder / "result.json",
+                result | {"step": step, "of": steps, "first": first_steps, "step_tokens": BATCH * shape.sequence},
+            )
+        if step % 500 == 0 or step in (first_steps, steps):
+            state = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
+            kept = {"step": step, "curriculum": run.state_dict(step * BATCH), "result": result}
+            with written_whole(checkpoint) as partial:
+                torch.save(kept | {name: part.state_dict() for name, part in state.items()}, partial)
+    return result
 
-    def _write(self, journal: Journal, entry: Entry) -> None:
-        if self.world.is_first:
-            journal.append(entry)
 
-    def _is_validation_due(self, step: int) -> bool:
-        text_step = step - self.course.switch_step
-        return text_step > 0 and (text_step % self.settings.eval_steps == 0 or step == self.course.steps)
+def begin_process(seed: int) -> None:
+    """Join Megatron's world of one rank, on the GPU or with the CPU in its place, and seed all random numbers."""
+    logging.getLogger("megatron").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    if not torch.cuda.is_available():
+        # One core for each of the two runs.
+        torch.set_num_threads(1)
+        from megatron_nca.rehearsal import install
 
-    def _is_checkpoint_due(self, step: int) -> bool:
-        return step % self.launch.checkpoint_every == 0 or step in (self.course.switch_step, self.course.steps)
+        install()
+    from megatron.core import parallel_state, tensor_parallel
+    from megatron.core.num_microbatches_calculator import init_num_microbatches_calculator
+
+    if not torch.distributed.is_initialized():
+        store = torch.distributed.HashStore()  # type: ignore[attr-defined]
+        torch.distributed.init_process_group("nccl", store=store, rank=0, world_size=1)
+        parallel_state.initialize_model_parallel()
+        init_num_microbatches_calculator(0, None, BATCH, BATCH, 1)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    tensor_parallel.model_parallel_cuda_manual_seed(seed)
+
+
+def build_datasets(job: Job, tokenizer: ByteLevelBPE, sequence: int, samples: int, cache: Path) -> tuple[Any, Any]:
+    """Build both datasets with Megatron-Core's own builder; the plugin's words stand in the blend like any prefix."""
+    from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
+    from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
+
+    config = GPTDatasetConfig(
+        random_seed=job.seed, sequence_length=sequence, blend=([*job.first.split(), job.text], None), split=SPLIT,
+        path_to_cache=str(cache), tokenizer=tokenizer, reset_position_ids=False, reset_attention_mask=False,
+        eod_mask_loss=False, create_attention_mask=False,
+    )  # fmt: skip
+    sizes = [samples, VALIDATION_SAMPLES, 0]
+    training, validation, _ = BlendedMegatronDatasetBuilder(GPTDataset, sizes, lambda: True, config).build()
+    return training, validation
+
+
+def read_batches(dataset: Any, step: int, steps: int) -> Iterator[dict[str, torch.Tensor]]:
+    """Read a dataset in its order, from a step on."""
+    for number in range(step, steps):
+        samples = [dataset[number * BATCH + place] for place in range(BATCH)]
+        yield {key: torch.stack([sample[key] for sample in samples]).cuda() for key in samples[0]}
+
+
+def train_step(model: Any, optimizer: Any, scheduler: Any, batches: Any, sequence: int) -> float:
+    """Take one optimizer step by Megatron's own forward-backward schedule; return the mean loss of a label, in nats."""
+    from megatron.core.pipeline_parallel import get_forward_backward_func
+
+    model.zero_grad_buffer()
+    optimizer.zero_grad()
+    (sums,) = get_forward_backward_func()(
+        forward_step_func=forward_step, data_iterator=batches, model=[model], num_microbatches=1, seq_length=sequence,
+        micro_batch_size=BATCH, forward_only=False,
+    )  # fmt: skip
+    optimizer.step()
+    scheduler.step(increment=BATCH)
+    loss = float(sums["loss"] / sums["labels"])
+    if not math.isfinite(loss):
+        sys.exit(f"quickstart: the loss is {loss}; lower the learning rate")
+    return loss
+
+
+def forward_step(batches: Iterator[dict[str, torch.Tensor]], model: Any) -> tuple[torch.Tensor, Any]:
+    """Do what Megatron-LM's `forward_step` does: losses of the labels, and how to add them up."""
+    batch = next(batches)
+    losses = model(batch["tokens"], batch["position_ids"], None, labels=batch["labels"])
+
+    def add_up(losses: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+        loss, labels = (losses.float() * batch["loss_mask"]).sum(), batch["loss_mask"].sum()
+        return loss, labels.int(), {"loss": loss.detach(), "labels": labels}
+
+    return losses, add_up
+
+
+def held_out_text(validation: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the first validation samples: tokens, labels, int64 (samples, sequence), and which labels are copyable, bool."""
+    samples = [validation[place] for place in range(VALIDATION_SAMPLES)]
+    tokens, labels = (torch.stack([sample[key] for sample in samples]) for key in ("tokens", "labels"))
+    copyable = torch.zeros_like(labels, dtype=torch.bool)
+    for row, ids in enumerate(torch.cat([tokens, labels[:, -1:]], 1).tolist()):
+        followed: dict[tuple[int, ...], int] = {}
+        for place in range(COPIED_AFTER, len(ids)):
+            before = tuple(ids[place - COPIED_AFTER : place])
+            copyable[row, place - 1] = followed.get(before) == ids[place]
+            followed[before] = ids[place]
+    return tokens, labels, copyable
+
+
+@torch.no_grad()
+def validate(model: Any, tokens: torch.Tensor, labels: torch.Tensor, copyable: torch.Tensor) -> dict[str, float]:
+    """Return the mean loss in nats a token: of all labels, of those that the context lets one copy, of the others."""
+    model.eval()
+    places = torch.arange(tokens.shape[1]).expand(16, -1).cuda()
+    parts = zip(tokens.split(16), labels.split(16), strict=True)
+    losses = torch.cat([model(part.cuda(), places, None, labels=goals.cuda()) for part, goals in parts]).float().cpu()
+    model.train()
+    means = {"loss": losses.mean(), "copyable": losses[copyable].mean(), "other": losses[~copyable].mean()}
+    return {name: round(float(mean), 5) for name, mean in means.items()}
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, whole or not at all."""
+    with written_whole(path) as partial:
+        partial.write_text(json.dumps(value), encoding="utf-8")
+
+
+def _tokens_first(job: Job) -> int:
+    from megatron_nca.data.curriculum import read_blend
+
+    if not job.first:
+        return 0
+    return sum(stage.tokens or 0 for stage in read_blend(([*job.first.split(), job.text], None)).stages)
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[2])
+    target.mkdir(parents=True, exist_ok=True)
+    train(Job(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))), target)

@@ -42,6 +42,7 @@ class Purpose(IntEnum):
     CELLS = 5
     NOISE = 6
     SHUFFLE = 7
+    BRACKETS = 8
 
 
 def derive_key(*parts: object) -> Key:

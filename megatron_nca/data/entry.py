@@ -34,6 +34,7 @@ PHASE_KEYS = ("ramp", "floor", "batch")
 """What belongs to a phase, and so wants its length."""
 
 LOSSES = ("frames", "all", "patches")
+CONTROLS = ("shuffled", "dyck")
 DEFAULT_DOMAIN = "web"
 AUTO = "auto:"
 DEFAULT_TRAJECTORY = 1024
@@ -61,7 +62,7 @@ class NCAEntry:
         vocab_offset: First tokenizer id to use, or None for the lowest ids that are not special tokens.
         loss: ``frames``, ``all`` or ``patches``: which labels carry loss.
         seed: Of the process, or None for the run's.
-        shuffle: Whether the tokens of each trajectory are shuffled: a control, without the process's dynamics.
+        control: ``shuffled`` or ``dyck``: what is made in the trajectories' place, to compare with; None for trajectories.
         rare: Whether a band that holds few rules, and so is slow, is taken all the same.
         band_from: Prefix of the text whose measured band is still to be filled in, or None.
     """
@@ -77,7 +78,7 @@ class NCAEntry:
     vocab_offset: int | None = None
     loss: str = "frames"
     seed: int | None = None
-    shuffle: bool = False
+    control: str | None = None
     rare: bool = False
     band_from: str | None = None
 
@@ -123,8 +124,6 @@ def _parse(text: str) -> NCAEntry:
         settings["band_from"] = domain.removeprefix(AUTO)
     elif "gzip" not in process:
         process["gzip"] = DOMAIN_BANDS[domain]
-    if "shuffle" in settings:
-        settings["shuffle"] = settings["shuffle"] == "tokens"
     if "vocab" in settings:
         settings["vocab_offset"] = settings.pop("vocab")
     entry = NCAEntry(text=text, config=NCAConfig(**process), **settings)
@@ -275,6 +274,6 @@ ENTRY_PARSERS: Mapping[str, Callable[[str, str], Any]] = {
     "vocab": _parse_vocab,
     "loss": _parse_choice(*LOSSES),
     "seed": _parse_seed,
-    "shuffle": _parse_choice("none", "tokens"),
+    "control": _parse_choice(*CONTROLS),
     "rare": _parse_yes,
 }

@@ -12,11 +12,9 @@ def write_entry(entry: NCAEntry) -> str:
     """Write an entry's process and how it becomes samples; not the phase that it may be."""
     settings = [entry.config.to_uri()]
     defaults = NCAEntry(text="", config=entry.config)
-    for key, written in (("rules", "rules"), ("trajectory", "trajectory"), ("loss", "loss"), ("seed", "seed")):
+    for key in ("rules", "trajectory", "loss", "control", "seed"):
         if getattr(entry, key) != getattr(defaults, key):
-            settings.append(f"{written}={getattr(entry, key)}")
-    if entry.shuffle:
-        settings.append("shuffle=tokens")
+            settings.append(f"{key}={getattr(entry, key)}")
     if entry.vocab_offset is not None:
         settings.append(f"vocab=offset:{entry.vocab_offset}")
     return ",".join(settings)

@@ -281,7 +281,7 @@ def _describe(entry: NCAEntry) -> str:
     """Write everything that determines an entry's samples, in one form however the user wrote it."""
     parts: Sequence[str] = [entry.config.to_uri()]
     defaults = NCAEntry(text="", config=entry.config)
-    keys = ("tokens", "ramp", "floor", "rules", "trajectory", "vocab_offset", "loss", "seed")
+    keys = ("tokens", "ramp", "floor", "rules", "trajectory", "vocab_offset", "loss", "control", "seed")
     changed = [f"{key}={getattr(entry, key)}" for key in keys if getattr(entry, key) != getattr(defaults, key)]
     return ",".join([*parts, *changed])
 

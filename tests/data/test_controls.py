@@ -12,7 +12,7 @@ from megatron_nca.data.entry import parse_entry
 from megatron_nca.data.writing import write_words
 from megatron_nca.errors import EntryError
 
-ENTRY = parse_entry("nca:grid=6,colors=4,gzip=none,shuffle=tokens")
+ENTRY = parse_entry("nca:grid=6,colors=4,gzip=none,control=shuffled")
 FRAME = ENTRY.config.frame_length
 
 
@@ -59,11 +59,44 @@ def test_its_tokens_do_not_change_between_releases(pair):
 
 
 def test_the_record_tells_a_control_from_nca():
-    blend = (["nca:tokens=1M,grid=6,colors=4,shuffle=tokens", "text"], None)
-    assert any("shuffle=tokens" in word for word in write_words(read_blend(blend)))
-    assert read_blend((list(write_words(read_blend(blend))), None)).entries[0].shuffle
+    blend = (["nca:tokens=1M,grid=6,colors=4,control=shuffled", "text"], None)
+    assert any("control=shuffled" in word for word in write_words(read_blend(blend)))
+    assert read_blend((list(write_words(read_blend(blend))), None)).entries[0].control == "shuffled"
 
 
 def test_another_word_is_refused():
-    with pytest.raises(EntryError, match="shuffle=cells: must be one of none, tokens"):
-        parse_entry("nca:shuffle=cells")
+    with pytest.raises(EntryError, match="control=cells: must be one of shuffled, dyck"):
+        parse_entry("nca:control=cells")
+
+
+DYCK = parse_entry("nca:grid=6,colors=4,gzip=none,control=dyck")
+
+
+@pytest.mark.parametrize("index", [0, 5, 2**40])
+def test_brackets_are_well_nested(index):
+    nested, tokens = [], make_source(DYCK, 1234).tokens(index, 5000)
+    for token in tokens.tolist():
+        if token < 64:
+            nested.append(token)
+            assert len(nested) <= 16
+        else:
+            assert nested.pop() == token - 64
+    assert set(tokens.tolist()) == set(range(128))
+    opened = (tokens < 64).mean()
+    assert 0.49 < opened < 0.52
+
+
+def test_brackets_of_a_batch_and_of_a_part_are_the_same():
+    source = make_source(DYCK, 1234)
+    assert (source.tokens_batch([5, 9], 257)[1, :100] == source.tokens(9, 100)).all()
+    assert (source.tokens(5, 100) != source.tokens(9, 100)).any()
+
+
+def test_brackets_do_not_change_between_releases():
+    digest = hashlib.sha256(make_source(DYCK, 1234).tokens_batch(range(8), 257).astype("<i4").tobytes()).hexdigest()
+    assert digest == "c3589cd99c559d35155631bf15cd251fc4a624c7c4b076ec405ca6ca15b4dfa7"
+
+
+def test_a_process_of_few_tokens_has_fewer_kinds_of_brackets():
+    source = make_source(parse_entry("nca:colors=2,gzip=none,control=dyck"), 1234)
+    assert source.tokens(0, 2000).max() < source.config.vocab_size

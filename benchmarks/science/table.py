@@ -1,0 +1,71 @@
+"""The results in a table: each arm against the one it is compared with, seed by seed, with standard errors."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.science.arms import Arm, arms
+from examples.quickstart.report import tokens_at
+
+RESULTS = Path(__file__).with_name("results")
+
+
+def print_table() -> None:
+    """Print what there is."""
+    for line in lines(read_results()):
+        print(line)
+
+
+def read_results(folder: Path = RESULTS) -> dict[str, dict[int, Any]]:
+    """Return results by arm and seed."""
+    found: dict[str, dict[int, Any]] = {}
+    for path in sorted(folder.glob("*.json")):
+        one = json.loads(path.read_text(encoding="utf-8"))
+        found.setdefault(one["arm"], {})[one["job"]["seed"]] = one
+    return found
+
+
+def lines(results: dict[str, dict[int, Any]]) -> Iterator[str]:
+    """Yield a Markdown table: end losses, and the difference to the same seeds of the other arm."""
+    yield "| arm | seeds | loss at the end | against | difference, % | of what can be copied, % | text to the same loss, M |"
+    yield "|---|---:|---:|---|---:|---:|---:|"
+    for arm in arms():
+        if arm.name in results:
+            yield "| " + " | ".join(_cells(arm, results)) + " |"
+
+
+def _cells(arm: Arm, results: dict[str, dict[int, Any]]) -> list[str]:
+    own = results[arm.name]
+    ends = [one["validations"][-1]["loss"] for one in own.values()]
+    cells = [arm.says, str(len(own)), mean_and_error(ends, 3)]
+    other = results.get(arm.against or "", {})
+    seeds = [seed for seed in own if seed in other]
+    if not seeds:
+        return [*cells, "", "", "", ""]
+    differences, copied = (
+        [100 * (_end(own[seed], key) / _end(other[seed], key) - 1) for seed in seeds] for key in ("loss", "copyable")
+    )
+    reached = [tokens_at(own[seed]["validations"], _end(other[seed], "loss")) for seed in seeds]
+    told = ", ".join("never" if tokens is None else f"{tokens / 1e6:.2f}" for tokens in reached)
+    return [*cells, str(arm.against), mean_and_error(differences, 1), mean_and_error(copied, 1), told]
+
+
+def mean_and_error(values: list[float], digits: int) -> str:
+    """Write a mean and its standard error over seeds."""
+    if len(values) < 2:
+        return f"{values[0]:.{digits}f}"
+    return f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=1) / math.sqrt(len(values)):.{digits}f}"
+
+
+def _end(result: dict[str, Any], key: str) -> float:
+    return float(result["validations"][-1][key])
+
+
+if __name__ == "__main__":
+    print_table()
