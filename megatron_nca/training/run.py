@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from megatron_nca.data.batches import BatchBoundaries
-from megatron_nca.data.curriculum import Plan, mentions_nca, read_blend
+from megatron_nca.data.curriculum import Plan
 from megatron_nca.data.run import DataFacts, Datasets
 from megatron_nca.errors import CurriculumError, NCAError
 from megatron_nca.stacks import CORE, Stack
@@ -29,9 +29,9 @@ from megatron_nca.training.facts import RunFacts
 from megatron_nca.training.options import Options
 from megatron_nca.training.progress import Progress, ledger
 from megatron_nca.training.record import Record
-from megatron_nca.training.requirements import refuse_unsupported
 from megatron_nca.training.resuming import Checkpoint
 from megatron_nca.training.transition import State, Transition
+from megatron_nca.training.validating import validate
 
 logger = logging.getLogger(__name__)
 
@@ -158,18 +158,7 @@ class CurriculumRun:
         """
         self.options = options or self.options
         self._is_validated = True
-        facts, stack, has_switch = self.facts, self.stack, True
-        if facts.blends is not None:
-            if not any(mentions_nca(blend) for blend in facts.blends):
-                self._refuse_idle_options()
-                return
-            apart = facts.validation_sets_apart
-            curricula = [read_blend(blend, mixed=not apart) for blend in facts.blends if mentions_nca(blend)]
-            has_switch = any(curriculum.has_switch for curriculum in curricula)
-        checks.check_loader(facts, stack)
-        checks.check_validation(self.options, facts, stack)
-        if facts.args is not None:
-            refuse_unsupported(facts.args, self.options, has_switch)
+        validate(self.options, self.facts, self.stack)
 
     def planned_length(self, boundaries: BatchBoundaries) -> Plan | None:
         """Lay the launch out before its datasets are built, where phases have batches of their own; else None.
@@ -178,13 +167,6 @@ class CurriculumRun:
             boundaries: The run's own batches.
         """
         return phase_batches.planned(self.facts, boundaries)
-
-    def _refuse_idle_options(self) -> None:
-        idle = [name for name in self.options.given if name not in ("override_curriculum", "amend_curriculum")]
-        if idle:
-            raise CurriculumError(
-                f"{self.stack.option(idle[0])} is given, but no data path has an nca: entry; add one, or leave it out"
-            )
 
     def begin(self, plan: Plan | None, datasets: Datasets) -> None:
         """Take the training plan; called by the dataset builder's hook on every rank, before any text is built.

@@ -90,6 +90,91 @@ def test_the_learning_rate_is_the_transitions(succeed):
     assert max(after) == pytest.approx(5e-4, rel=0.01)
 
 
+LONG = ("--seq-length", 4096, "--global-batch-size", 1024, "--train-samples", 244_140_625, "--vocab-size", 128_256)
+RATES = ("--lr", "3e-4", "--min-lr", "3e-5", "--lr-decay-style", "cosine", "--lr-warmup-samples", 2_000_000)
+
+
+def peaks(told, key="learning_rate"):
+    places = list(zip(told["positions"], told[key], strict=True))
+    return [max(rate for place, rate in places if part["begin"] <= place < part["end"]) for part in told["phases"]]
+
+
+def test_a_short_phase_of_a_long_run_is_sampled_as_closely_as_the_rest(succeed):
+    told = succeed("plan", *CURRICULUM, *LONG, *RATES, "--nca-lr", "1e-4")
+    assert peaks(told) == pytest.approx([1e-4, 3e-4], rel=1e-3)
+    places = told["positions"]
+    assert sum(place < told["phases"][0]["end"] for place in places) == 40, "each of its steps"
+    first = {"begin": 0, "end": told["phases"][0]["end"] - 1024}
+    assert {0, first["end"], told["phases"][1]["begin"]} <= set(places)
+
+
+def test_embeddings_have_a_line_of_their_own(succeed, command):
+    rates = (*RATES, "--nca-lr", "1e-4", "--decoupled-lr", "1e-3", "--nca-decoupled-lr", "2e-4")
+    told = succeed("plan", *CURRICULUM, *LONG, *rates)
+    assert peaks(told, "embedding_learning_rate") == pytest.approx([2e-4, 1e-3], rel=1e-3)
+    assert "learning rate of the embeddings" in command("plan", *CURRICULUM, *LONG, *rates)[1]
+
+
+def test_steps_of_a_schedule_of_batches_are_followed(succeed):
+    run = ("--seq-length", 1024, "--step-batch-size-schedule", "0:16 1M:32 2M:64", "--train-samples", 20_000)
+    phase = succeed("plan", "--data-path", "nca:tokens=1500K", "/data/a", *run)["phases"][0]
+    assert (phase["end"], phase["last_iteration"]) == (1488, 61 + (1488 - 976) // 32)
+
+
+def test_a_flag_of_ours_that_does_not_exist_is_an_error(fail):
+    launch = ("--", "torchrun", "-m", "megatron_nca", "pretrain_gpt.py", *CURRICULUM, *RUN)
+    assert "--nca-lr-warmup-sample: there is no such flag; did you mean --nca-lr-warmup-samples?" in fail(
+        "plan", *launch, "--nca-lr-warmup-sample", "3"
+    )
+    assert "--nca-what=3" not in fail("plan", *launch, "--nca-what=3")
+
+
+@pytest.mark.parametrize(
+    ("extra", "says"),
+    [
+        (["--sft"], "--sft reads conversations"),
+        (["--optimizer-cpu-offload"], "--optimizer-cpu-offload keeps copies"),
+        (["--use-megatron-fsdp", "--megatron-fsdp-version", "2"], "--megatron-fsdp-version 2 keeps shards"),
+        (["--tensor-parallel-num-weight-shards", "2"], "--tensor-parallel-num-weight-shards cuts weights"),
+        (["--nca-valid", "--eval-iters", "0"], "--eval-iters is 0"),
+        (["--nca-decoupled-lr", "1e-4"], "give --decoupled-lr too"),
+        (["--nca-optimizer", "new"], "must be one of fresh, keep"),
+        (["--nca-lr", "much"], "is no number"),
+        (["--nca-lr-at-switch", "continue", "--nca-lr", "1e-4"], "give one or the other"),
+    ],
+)
+def test_what_the_launchs_own_validation_refuses_is_refused_in_its_words(fail, extra, says):
+    message = fail("plan", "--", "pretrain_gpt.py", *CURRICULUM, *RUN, *extra, code=1)
+    assert says in message
+    assert message.count("\n") == 1
+
+
+def warned(succeed, *words, code=0):
+    return succeed("plan", *words, code=code)["warnings"]
+
+
+def test_strict_ends_with_three_where_there_is_a_warning(succeed, command):
+    few = ("--data-path", "nca:tokens=16M", "/data/owt", *RUN, "--vocab-size", 50_304)
+    assert "NCA ends after 31 optimizer steps" in warned(succeed, *few)[0]
+    assert command("plan", *few, "--strict")[0] == 3
+    enough = ("--data-path", "nca:tokens=164M,batch=32", "/data/owt", "--seq-length", 1024, "--global-batch-size", 512)
+    quiet = (*enough, "--train-iters", 6000, "--vocab-size", 50_304, "--strict")
+    assert warned(succeed, *quiet) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "extra", "says"),
+    [
+        (["nca:tokens=164M,batch=32", "1", "/a", "0.0001", "/b"], [], "/b: has a share of"),
+        (["nca:tokens=164M,batch=32", "/a"], [], "the vocabulary is assumed"),
+        (["nca:tokens=164M,batch=32,trajectory=1000", "/a"], [], "ends with 24 of a trajectory of 1,000"),
+    ],
+)
+def test_what_may_not_be_meant_is_told(succeed, path, extra, says):
+    run = ("--seq-length", 1024, "--global-batch-size", 512, "--train-iters", 9000)
+    assert any(says in line for line in warned(succeed, "--data-path", *path, *run, *extra))
+
+
 def test_growing_batches_move_the_boundaries(succeed):
     run = ("--seq-length", 1024, "--global-batch-size", 64, "--rampup-batch-size", 16, 16, 960, "--train-samples", 20_000)
     phase = succeed("plan", "--data-path", "nca:tokens=100K", "/data/a", *run)["phases"][0]
@@ -117,7 +202,7 @@ def test_the_picture_is_a_png(command, tmp_path):
         (["nca:", "/a"], [], "has no tokens="),
         (["nca:tokens=1M", "/a"], ["--vocab-size", "5000"], "do not fit the tokenizer"),
         (["nca:tokens=1M,gzip=0.98-0.99", "/a"], [], "0 of 1,600 random rules"),
-        (["nca:tokens=1M", "/a"], ["--dataloader-type", "cyclic"], "need single"),
+        (["nca:tokens=1M", "/a"], ["--dataloader-type", "cyclic"], "entries need --dataloader-type single"),
         (["nca:tokens=1M", "/a", "0.7"], [], "stands where a dataset is expected"),
         (["nca:tokens=1M", "/a"], ["--lr", "1e-3", "--lr-warmup-iters", "2999"], "too few for the warm-up"),
     ],
@@ -144,11 +229,11 @@ def test_a_bad_plan_is_told_to_machines_too(succeed):
 
 def test_a_run_that_never_reaches_its_text_is_a_bad_plan(succeed):
     told = succeed("plan", "--data-path", "nca:tokens=164B", "/a", *RUN, code=1)
-    assert "before the switch" in told["warnings"][0]
+    assert "before the switch" in told["problems"][0]
 
 
 def test_a_path_without_an_entry_is_a_bad_plan(succeed):
-    assert "no nca: entry" in succeed("plan", "--data-path", "/a", *RUN, code=1)["warnings"][0]
+    assert "no nca: entry" in succeed("plan", "--data-path", "/a", *RUN, code=1)["problems"][0]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +247,7 @@ def test_a_path_without_an_entry_is_a_bad_plan(succeed):
         ([*CURRICULUM, *RUN, "--rampup-batch-size", 1, 1, 1], "needs --train-samples"),
         (
             [*CURRICULUM, *RUN[:4], "--rampup-batch-size", 512, 8, 1000, "--train-samples", 200_000],
-            "start is the global batch already",
+            "no whole number of increments",
         ),
         (["--", "pretrain_gpt.py", "--seq-length", "x"], "command line after --"),
         ([*CURRICULUM, *RUN, "--train-data-path", "/a"], "by --data-path and by --train-data-path"),

@@ -8,13 +8,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from megatron_nca.cli.common import FINDING, OK, UsageError, add_command, need, print_json, table, whole
+from megatron_nca.cli.common import FINDING, OK, UsageError, add_command, print_json, table, whole
+from megatron_nca.cli.launch.findings import problems, warnings
 from megatron_nca.cli.launch.reading import SPLITS, Launch, add_launch_arguments, read_launch
 from megatron_nca.cli.launch.speed import tokens_a_core
 from megatron_nca.cli.launch.tokenizer import add_tokenizer_arguments, read_vocabulary_of
 from megatron_nca.data.curriculum import Blend, Curriculum, Plan, plan_training, read_blend
 from megatron_nca.errors import NCAError
+from megatron_nca.stacks import MEGATRON_LM
 from megatron_nca.training.extra_state import advice, installed_version
+from megatron_nca.training.facts import RunFacts
+from megatron_nca.training.options import Options, take_arguments
+from megatron_nca.training.validating import validate
 
 EXAMPLES = """  megatron-nca plan --data-path nca:tokens=164M /data/owt_text_document --seq-length 1024 \\
       --global-batch-size 512 --train-iters 20000 --lr 5e-4 --lr-warmup-fraction 0.01 --nca-lr 1e-4 --output plan.png
@@ -23,10 +28,11 @@ EXAMPLES = """  megatron-nca plan --data-path nca:tokens=164M /data/owt_text_doc
 
 Everything after -- is a launch as you would type it; what the plan does not depend on is passed over. The data may be given
 as Megatron-LM takes them: --data-path, --train-data-path and its like, --data-args-path, --per-split-data-args-path.
-Exit code 1: the launch would be refused, or would not train as its entries say."""
+Exit code 1: the launch would be refused, or would not train as its entries say; 3 under --strict: a warning."""
 
-POINTS = 400
-"""Of the learning rate and the shares, over the run."""
+POINTS = 200
+"""Of the learning rate and the shares, over each phase."""
+STRICT = 3
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -36,6 +42,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--checkpoint", type=Path, metavar="DIR", help="what a run has read so far, and what it or a launch will add"
     )
+    parser.add_argument("--strict", action="store_true", help="end with exit code 3 where there is a warning")
     parser.add_argument("--tokens-per-second", type=whole(1), metavar="N", help="of training; tells the generator cores needed")
     add_launch_arguments(parser)
     add_tokenizer_arguments(parser)
@@ -48,7 +55,6 @@ def run(args: argparse.Namespace) -> int:
         from megatron_nca.cli.launch import ledger
 
         return ledger.run(args)
-    need("megatron.core.datasets.utils", extra="megatron")
     launch = read_launch(args, args.launch)
     try:
         plan, described = _describe(launch, args)
@@ -68,15 +74,28 @@ def run(args: argparse.Namespace) -> int:
     else:
         for line in _lines(described):
             print(line)
-    return FINDING if described["warnings"] else OK
+    if not described["good"]:
+        return FINDING
+    return STRICT if args.strict and described["warnings"] else OK
+
+
+def _facts(launch: Launch) -> RunFacts:
+    """Return what Megatron-LM's arguments tell of a run, as its adapter does once they are validated."""
+    args = launch.args
+    return RunFacts(
+        loader=args.dataloader_type, blends=launch.blends, validation_sets_apart=args.multiple_validation_sets,
+        global_batch_size=args.global_batch_size, micro_batch_size=args.micro_batch_size, sequence_length=args.seq_length,
+        train_samples=args.train_samples, train_iterations=args.train_iters, text_warmup_fraction=args.lr_warmup_fraction,
+        eval_batches=args.eval_iters, args=args,
+    )  # fmt: skip
 
 
 def _describe(launch: Launch, args: argparse.Namespace) -> tuple[Plan, dict[str, Any]]:
     from megatron_nca.data.band import check_band
     from megatron_nca.data.vocabulary import token_ids
 
-    if launch.args.dataloader_type not in (None, "single"):
-        raise NCAError(f"--dataloader-type {launch.args.dataloader_type}: nca: entries need single, which reads in order")
+    options = Options.read({key: value for key, value in take_arguments(launch.args).items() if value is not None}, MEGATRON_LM)
+    validate(options, _facts(launch), MEGATRON_LM)
     length = launch.args.seq_length
     train, *held_out = (_curriculum(launch, split, blend) for split, blend in zip(SPLITS, launch.blends, strict=True))
     assert train is not None
@@ -85,21 +104,26 @@ def _describe(launch: Launch, args: argparse.Namespace) -> tuple[Plan, dict[str,
     for entry in {entry.text: entry for part in (train, *held_out) if part for entry in part.entries}.values():
         token_ids(entry, vocabulary)
         check_band(entry)
-    positions = [plan.samples * point // POINTS for point in range(POINTS)]
+    phases = list(_parts(plan))
+    positions = _positions(plan, phases)
+    rates = _rates(launch, options, plan, positions)
+    wrong = list(problems(plan))
     described: dict[str, Any] = {
-        "good": True,
+        "good": not wrong,
         "samples": plan.samples,
         "tokens": plan.samples * length,
         "iterations": plan.batches.batches_until(plan.batches.round_up(plan.samples)),
         "sequence_length": length,
         "vocabulary": {"size": vocabulary.vocab_size, "from": told_by},
-        "phases": list(_parts(plan)),
+        "phases": phases,
         "sources": _sources(plan),
         "held_out": {split: _names(part) for split, part in zip(SPLITS[1:], held_out, strict=True)},
         "positions": positions,
         "shares": _shares(plan, positions),
-        "learning_rate": _rates(launch, plan, positions),
-        "warnings": list(_warnings(plan)),
+        "learning_rate": rates and rates[0],
+        "embedding_learning_rate": rates and rates[1] if launch.args.decoupled_lr is not None else None,
+        "problems": wrong,
+        "warnings": list(warnings(plan, told_by)),
         "notes": list(filter(None, [advice(launch.args, installed_version())])),
     }
     if args.tokens_per_second:
@@ -150,32 +174,36 @@ def _sources(plan: Plan) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def _positions(plan: Plan, phases: Sequence[dict[str, Any]]) -> list[int]:
+    """Return the consumed samples before some steps of each phase, its first and its last among them."""
+    found: set[int] = set()
+    for part in phases:
+        first, last = part["first_iteration"] - 1, max(part["last_iteration"] - 1, part["first_iteration"] - 1)
+        steps = {first + (last - first) * point // POINTS for point in range(POINTS + 1)}
+        found.update(plan.batches.position_after(step) for step in steps)
+    return sorted(found)
+
+
 def _shares(plan: Plan, positions: Sequence[int]) -> list[list[float]]:
-    window = max(plan.samples // POINTS, 1)
-    return [[float(share) for share in plan.schedule.shares(position, window)] for position in positions]
+    ends = [*positions[1:], plan.batches.round_up(plan.samples)]
+    windows = (max(end - begin, 1) for begin, end in zip(positions, ends, strict=True))
+    return [
+        [float(share) for share in plan.schedule.shares(position, window)]
+        for position, window in zip(positions, windows, strict=True)
+    ]
 
 
-def _rates(launch: Launch, plan: Plan, positions: Sequence[int]) -> list[float] | None:
+def _rates(launch: Launch, options: Options, plan: Plan, positions: Sequence[int]) -> tuple[list[float], list[float]] | None:
     if launch.args.lr is None:
         return None
     from megatron_nca.cli.launch.rates import learning_rates
 
-    return learning_rates(launch, plan, positions)
+    return learning_rates(launch, options, plan, positions)
 
 
 def _generators(plan: Plan, tokens_per_second: int) -> list[dict[str, Any]]:
     made = [(entry.text, tokens_a_core(entry, plan.sequence_length)) for entry in plan.curriculum.entries]
     return [{"entry": text, "tokens_a_second_a_core": rate, "cores": tokens_per_second / rate} for text, rate in made]
-
-
-def _warnings(plan: Plan) -> Iterator[str]:
-    if plan.switch is not None and plan.switch >= plan.samples:
-        yield (
-            f"the run ends after {plan.samples:,} samples, before the switch at {plan.switch:,}: nothing but NCA is trained "
-            "on; lengthen the run or shorten the phases"
-        )
-    elif not plan.curriculum.entries and len(plan.curriculum.stages) == 1:
-        yield "no nca: entry and no phase: in the data path; add one, as in nca:tokens=164M"
 
 
 def _lines(described: dict[str, Any]) -> Iterator[str]:
@@ -203,7 +231,9 @@ def _lines(described: dict[str, Any]) -> Iterator[str]:
     for note in described["notes"]:
         yield f"\nnote: {note}"
     for warning in described["warnings"]:
-        yield f"\nbad plan: {warning}"
+        yield f"\nwarning: {warning}"
+    for problem in described["problems"]:
+        yield f"\nbad plan: {problem}"
 
 
 def _row(part: dict[str, Any], samples: int) -> list[str]:
@@ -212,11 +242,12 @@ def _row(part: dict[str, Any], samples: int) -> list[str]:
 
 
 def _rate_lines(described: dict[str, Any]) -> Iterator[str]:
-    rates, positions = described["learning_rate"], described["positions"]
-    if rates is None:
-        return
-    yield "\nlearning rate"
-    for part in described["phases"]:
-        inside = [rate for position, rate in zip(positions, rates, strict=True) if part["begin"] <= position < part["end"]]
-        if inside:
-            yield f"  {part['entry']}: {inside[0]:.3g} at its start, peak {max(inside):.3g}, {inside[-1]:.3g} at its end"
+    for key, title in (("learning_rate", "learning rate"), ("embedding_learning_rate", "learning rate of the embeddings")):
+        if described[key] is None:
+            continue
+        yield f"\n{title}"
+        for part in described["phases"]:
+            places = zip(described["positions"], described[key], strict=True)
+            inside = [rate for position, rate in places if part["begin"] <= position < part["end"]]
+            if inside:
+                yield f"  {part['entry']}: {inside[0]:.3g} at its start, peak {max(inside):.3g}, {inside[-1]:.3g} at its end"

@@ -6,6 +6,7 @@ A command takes them itself, or finds them in a whole command line; there it pas
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,13 +14,20 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from megatron_nca.cli.common import UsageError, whole
+from megatron_nca.cli.launch.schedule import Growing, blend_of, stepwise_sizes
 from megatron_nca.cli.launch.tokenizer import add_tokenizer_of_launch
-from megatron_nca.data.batches import BatchBoundaries
+from megatron_nca.data.batches import BatchBoundaries, run_steps
 from megatron_nca.data.curriculum import Blend
-from megatron_nca.training.options import DECAY_STYLES, add_arguments
+from megatron_nca.stacks import MEGATRON_LM
+from megatron_nca.training.options import DECAY_STYLES, add_arguments, options_of
 
 WSD_STYLES = ("exponential", "linear", "cosine", "minus_sqrt")
 SPLITS = ("train", "valid", "test")
+OTHER_NAMES = {
+    "tensor-parallel-num-weight-shards": "gtp_weight_remat_size",
+    "expert-tensor-parallel-num-weight-shards": "expert_gtp_weight_remat_size",
+}
+"""Megatron's names of arguments that differ from their flags'."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +68,19 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--seq-length", type=whole(1), help="tokens of a sample")
     data.add_argument("--global-batch-size", type=whole(1), help="samples of a step")
     data.add_argument("--rampup-batch-size", nargs="+", type=whole(1), metavar="N", help="start, increment, samples")
+    data.add_argument("--step-batch-size-schedule", metavar="TOKENS:SIZE", help="batch sizes by tokens, as in '0:256 10B:512'")
     data.add_argument("--train-samples", type=whole(1), help="length of the run")
     data.add_argument("--train-iters", type=whole(1), help="likewise, in iterations")
     data.add_argument("--dataloader-type", default="single", help=argparse.SUPPRESS)
+    data.add_argument("--micro-batch-size", type=whole(1), help=argparse.SUPPRESS)
+    data.add_argument("--eval-iters", type=whole(0), default=100, help=argparse.SUPPRESS)
     data.add_argument("--fp8-format", dest="fp8", help=argparse.SUPPRESS)
     data.add_argument("--fp8-recipe", help=argparse.SUPPRESS)
     rate = parser.add_argument_group("its learning rate, as in Megatron-LM")
     rate.add_argument("--lr", type=float, help="peak; without it no learning rate is shown")
     rate.add_argument("--min-lr", type=float, default=0.0)
+    rate.add_argument("--decoupled-lr", type=float, help="peak of the embeddings, where theirs is another")
+    rate.add_argument("--decoupled-min-lr", type=float)
     rate.add_argument("--lr-decay-style", choices=DECAY_STYLES, default="linear")
     rate.add_argument("--lr-wsd-decay-style", choices=WSD_STYLES, default="exponential")
     rate.add_argument("--lr-warmup-init", type=float, default=0.0)
@@ -90,7 +103,11 @@ def read_launch(own: argparse.Namespace, words: Sequence[str]) -> Launch:
         parser = _Parser(add_help=False, allow_abbrev=False)
         add_launch_arguments(parser)
         add_tokenizer_of_launch(parser)
-        args, _ = parser.parse_known_args(list(words))
+        args, others = parser.parse_known_args(list(words))
+        refuse_unknown(others)
+        take_others(args, others)
+    if args.seq_length is not None and args.step_batch_size_schedule:
+        args.global_batch_size = _stepwise(args)[-1][1]
     for flag in ("seq_length", "global_batch_size"):
         if getattr(args, flag) is None:
             raise UsageError(f"--{flag.replace('_', '-')} is missing; a plan needs it")
@@ -101,6 +118,39 @@ def read_launch(own: argparse.Namespace, words: Sequence[str]) -> Launch:
         raise UsageError("--rampup-batch-size needs --train-samples: with growing batches iterations do not tell the samples")
     samples = args.train_samples or args.train_iters * args.global_batch_size
     return Launch(args, tuple(_blend(path) for path in paths), per_split, samples, _boundaries(args))
+
+
+def refuse_unknown(words: Sequence[str]) -> None:
+    """Refuse a flag of ours that does not exist; Megatron's own are passed over.
+
+    Raises:
+        UsageError: It names the flag that may have been meant.
+    """
+    known = [MEGATRON_LM.option(option.name) for option in options_of(MEGATRON_LM)]
+    for word in words:
+        flag = word.partition("=")[0]
+        if flag.startswith(MEGATRON_LM.prefix):
+            near = difflib.get_close_matches(flag, known, n=1)
+            meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+            raise UsageError(f"{flag}: there is no such flag; {meant}")
+
+
+def take_others(args: argparse.Namespace, words: Sequence[str]) -> None:
+    """Give a launch's other flags their names in Megatron's arguments: what a check looks at may be any of them."""
+    for place, word in enumerate(words):
+        if word.startswith("--"):
+            name, given, value = word[2:].partition("=")
+            follows = words[place + 1 : place + 2]
+            value = value if given else next((one for one in follows if not one.startswith("--")), "")
+            found: Any = int(value) if value.isdigit() else value or True
+            setattr(args, OTHER_NAMES.get(name, name.replace("-", "_")), found)
+
+
+def _stepwise(args: argparse.Namespace) -> tuple[tuple[int, int], ...]:
+    try:
+        return stepwise_sizes(args.step_batch_size_schedule, args.seq_length)
+    except ValueError as error:
+        raise UsageError(f"--step-batch-size-schedule {args.step_batch_size_schedule}: {error}") from None
 
 
 def _data_paths(args: argparse.Namespace) -> tuple[list[list[str] | None], bool]:
@@ -149,30 +199,25 @@ def _read(name: str, flag: str) -> str:
 
 
 def _blend(path: list[str] | None) -> Blend | None:
-    from megatron.core.datasets.utils import get_blend_from_list
-
-    from megatron_nca.data.hook import with_words
-
-    blend: Blend | None = with_words(get_blend_from_list)(path) if path else None
-    return blend
+    return blend_of(path) if path else None
 
 
 def _boundaries(args: argparse.Namespace) -> BatchBoundaries:
+    if args.step_batch_size_schedule:
+        return BatchBoundaries(steps=_stepwise(args))
     if not args.rampup_batch_size:
         return BatchBoundaries(args.global_batch_size)
-    from megatron.core import num_microbatches_calculator as module
-
     if len(args.rampup_batch_size) != 3:
         raise UsageError("--rampup-batch-size takes three numbers: start, increment and samples")
     try:
-        module.init_num_microbatches_calculator(0, args.rampup_batch_size, args.global_batch_size, 1, 1)
-        return BatchBoundaries.from_megatron()
-    except (AssertionError, ZeroDivisionError) as error:
-        # Megatron divides by the number of steps between the two sizes.
-        why = "start is the global batch already" if isinstance(error, ZeroDivisionError) else error
-        raise UsageError(f"--rampup-batch-size {' '.join(map(str, args.rampup_batch_size))}: {why}") from None
-    finally:
-        module.destroy_num_microbatches_calculator()
+        return BatchBoundaries(steps=run_steps(_growing(args)))
+    except ValueError as error:
+        raise UsageError(f"--rampup-batch-size {' '.join(map(str, args.rampup_batch_size))}: {error}") from None
+
+
+def _growing(args: argparse.Namespace) -> Growing:
+    start, increment, samples = args.rampup_batch_size
+    return Growing(start, increment, samples, args.global_batch_size)
 
 
 def in_samples(launch: Launch, name: str) -> int | None:

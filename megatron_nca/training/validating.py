@@ -1,0 +1,45 @@
+"""What is refused of a launch before a model is built; without torch, so that a launch can be checked where there is none."""
+
+from __future__ import annotations
+
+from megatron_nca.data.curriculum import mentions_nca, read_blend
+from megatron_nca.errors import CurriculumError
+from megatron_nca.stacks import Stack
+from megatron_nca.training import checks
+from megatron_nca.training.facts import RunFacts
+from megatron_nca.training.options import Options
+from megatron_nca.training.requirements import refuse_unsupported
+
+OF_CHECKPOINTS = ("override_curriculum", "amend_curriculum")
+"""Options that mean something without a word of ours: the checkpoint may have had one."""
+
+
+def validate(options: Options, facts: RunFacts, stack: Stack) -> None:
+    """Refuse what can be known from a launch's words.
+
+    Args:
+        options: The user's.
+        facts: What the stack tells of the run.
+        stack: Whose spelling errors use.
+
+    Raises:
+        NCAError: Data, options and run do not go together.
+    """
+    has_switch = True
+    if facts.blends is not None:
+        if not any(mentions_nca(blend) for blend in facts.blends):
+            _refuse_idle(options, stack)
+            return
+        apart = facts.validation_sets_apart
+        curricula = [read_blend(blend, mixed=not apart) for blend in facts.blends if mentions_nca(blend)]
+        has_switch = any(curriculum.has_switch for curriculum in curricula)
+    checks.check_loader(facts, stack)
+    checks.check_validation(options, facts, stack)
+    if facts.args is not None:
+        refuse_unsupported(facts.args, options, has_switch)
+
+
+def _refuse_idle(options: Options, stack: Stack) -> None:
+    idle = [name for name in options.given if name not in OF_CHECKPOINTS]
+    if idle:
+        raise CurriculumError(f"{stack.option(idle[0])} is given, but no data path has an nca: entry; add one, or leave it out")
