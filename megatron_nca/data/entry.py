@@ -7,6 +7,7 @@ trajectories become training samples (``trajectory``, ``vocab``, ``loss``, ``rul
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -136,8 +137,10 @@ def _parse(text: str) -> NCAEntry:
 def _require_known(pairs: Mapping[str, str]) -> None:
     for key, value in pairs.items():
         if key not in ENTRY_PARSERS and key not in SETTING_PARSERS:
-            known = ", ".join(sorted([*ENTRY_PARSERS, *SETTING_PARSERS]))
-            raise ConfigError(key, value, f"is no key of an entry; the keys are {known}")
+            known = sorted([*ENTRY_PARSERS, *SETTING_PARSERS])
+            near = difflib.get_close_matches(key, known, n=1)
+            meant = f" (did you mean {near[0]}?)" if near else ""
+            raise ConfigError(key, value, f"is no key of an entry{meant}; the keys are {', '.join(known)}")
 
 
 def _check_phase(entry: NCAEntry, pairs: Mapping[str, str]) -> None:
