@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from megatron_nca.automaton import production
-from megatron_nca.automaton.complexity import PROBE_FRAMES, out_of_band, sizes_in_band
+from megatron_nca.automaton.complexity import PROBE_FRAMES, out_of_band, probe_bytes, sizes_in_band
 from megatron_nca.automaton.config import NCAConfig
 from megatron_nca.automaton.cost import step_cost
 from megatron_nca.automaton.deflate import parser
@@ -62,7 +62,7 @@ class CompiledEngine:
     def _prepare(self, config: NCAConfig, key: Key) -> None:
         self.config = config
         self.key = key
-        self._probe_bytes = 4 * PROBE_FRAMES * (config.frame_length - 2)
+        self._probe_bytes = probe_bytes(config)
         least, most = (0, 2**40) if config.gzip is None else sizes_in_band(config.gzip, self._probe_bytes)
         self._tables, spread = tables(config.colors, config.temperature)
         bias = round(config.identity_bias * logit_scale(config.colors))

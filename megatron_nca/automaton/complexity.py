@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from megatron_nca.automaton.config import NCAConfig, format_setting
+from megatron_nca.automaton.config import DELIMITERS, NCAConfig, format_setting
 from megatron_nca.automaton.deflate import deflated_size
 from megatron_nca.automaton.philox import MAX_ATTEMPTS
 from megatron_nca.automaton.tokens import encode_patches
@@ -29,6 +29,11 @@ Indices = npt.NDArray[np.int64]
 def gzip_size(data: bytes) -> int:
     """Return the size in bytes of the gzip stream of ``data``, no file name in its header."""
     return deflated_size(data) + GZIP_EXTRA
+
+
+def probe_bytes(config: NCAConfig) -> int:
+    """Return the raw size of a probe, by which a compressed one is divided."""
+    return 4 * PROBE_FRAMES * (config.frame_length - DELIMITERS)
 
 
 def sizes_in_band(band: tuple[float, float], raw: int) -> tuple[int, int]:

@@ -6,8 +6,8 @@ AMD EPYC takes; limits leave room for that.
 
 from __future__ import annotations
 
-from megatron_nca.automaton.complexity import PROBE_FRAMES
-from megatron_nca.automaton.config import DELIMITERS, NCAConfig
+from megatron_nca.automaton.complexity import PROBE_FRAMES, probe_bytes
+from megatron_nca.automaton.config import NCAConfig
 from megatron_nca.automaton.tokens import frames_for
 
 CELL, COLOUR, NOISE = 8, 1, 6
@@ -28,8 +28,7 @@ def step_cost(config: NCAConfig) -> int:
 
 def probe_cost(config: NCAConfig) -> int:
     """Return what judging one candidate costs."""
-    size = 4 * PROBE_FRAMES * (config.frame_length - DELIMITERS)
-    return RULE + step_cost(config) * (config.burn_in + (PROBE_FRAMES - 1) * config.dt) + BYTE * size
+    return RULE + step_cost(config) * (config.burn_in + (PROBE_FRAMES - 1) * config.dt) + BYTE * probe_bytes(config)
 
 
 def trajectory_cost(config: NCAConfig, tokens: int) -> int:

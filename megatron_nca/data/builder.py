@@ -25,7 +25,7 @@ from megatron_nca.data.continuing import continued_history, plan_start, unread_b
 from megatron_nca.data.controls import make_source
 from megatron_nca.data.curriculum import Blend, Curriculum, Plan, mentions_nca, plan_training, read_blend
 from megatron_nca.data.entry import NCAEntry
-from megatron_nca.data.fingerprint import check_ranks_agree, fingerprint
+from megatron_nca.data.fingerprint import check_ranks_agree, fingerprint, with_judgement
 from megatron_nca.data.identity import text_identity, tokens_identity
 from megatron_nca.data.layout import SampleLayout
 from megatron_nca.data.nca_dataset import NCADataset, TrajectoryDocuments
@@ -65,7 +65,7 @@ def build_datasets(builder: BlendedMegatronDatasetBuilder, build: Build, run: Ru
     plans = raise_together(lambda: _plan(builder, curricula, blended, run))
     entries = [entry for plan in plans if plan for entry in plan.curriculum.entries]
     samples = fingerprint(entries, config.random_seed)
-    check_ranks_agree(samples)
+    check_ranks_agree(with_judgement(samples, entries, config.random_seed))
     raise_together(lambda: _check_sources(builder, plans, run))
     training = plans[Split.train.value]
     datasets = _describe(training, samples, config, run, blended)

@@ -28,7 +28,7 @@ def test_the_fingerprint_alone_is_one_line_and_does_not_change(command, succeed)
 
 def test_the_fingerprint_does_not_change_between_machines(command):
     _, out, _ = command("doctor", "--fingerprint")
-    assert out.strip() == "026daf299c0af14313bb05aac389e709dfcb00ad79f7acbbf4b11676f446b238"
+    assert out.strip() == "6ec653b883101581c7f19e1ec565041dd9624f766cf9dc3b3cf8a00f2fa7a2dd"
 
 
 def test_a_node_with_another_fingerprint_fails(command, succeed):

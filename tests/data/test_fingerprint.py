@@ -1,9 +1,12 @@
+import numpy as np
 import pytest
 import torch
 
-from megatron_nca.automaton import compiled, tables
+from megatron_nca.automaton import compiled, complexity, tables
+from megatron_nca.automaton.complexity import gzip_size, probe_bytes, sizes_in_band
+from megatron_nca.automaton.source import NCASource
 from megatron_nca.data.entry import parse_entry
-from megatron_nca.data.fingerprint import check_ranks_agree, fingerprint
+from megatron_nca.data.fingerprint import CANDIDATES, check_ranks_agree, fingerprint, with_judgement
 from megatron_nca.errors import EnvironmentMismatchError
 
 WEB = parse_entry("nca:")
@@ -25,6 +28,49 @@ def test_a_machine_that_refuses_says_why_instead(monkeypatch):
     assert fingerprint([parse_entry("nca:temperature=0.0123")], 1).startswith("EnvironmentMismatchError: odds_table: digest")
     monkeypatch.undo()
     tables.odds_table.cache_clear()
+
+
+def judged(entry=WEB):
+    return with_judgement("samples", [entry], 1)
+
+
+@pytest.mark.parametrize("edge", [0, 1])
+@pytest.mark.parametrize("off", [-1, 1])
+def test_a_size_that_is_one_byte_off_at_an_edge_of_the_band_gives_another(edge, off, monkeypatch):
+    """Of all sizes that alone which lies nearest to the edge is wrong."""
+    right, raw = judged(), probe_bytes(WEB.config)
+    at = sizes_in_band(WEB.config.gzip, raw)[edge]
+    sizes = np.rint(NCASource(WEB.config, 1).complexities(CANDIDATES) * raw)
+    nearest = sizes[np.abs(sizes - at).argmin()]
+    monkeypatch.setattr(complexity, "gzip_size", lambda data: gzip_size(data) + off * (gzip_size(data) == nearest))
+    assert judged() != right
+
+
+@pytest.mark.parametrize("edge", [0, 1])
+@pytest.mark.parametrize("off", [-1, 1])
+def test_verdicts_that_are_one_byte_off_give_another(edge, off, monkeypatch):
+    """The engine compares with its edges as a kernel that sizes every probe a byte otherwise would."""
+    right = judged()
+
+    def moved(band, raw):
+        edges = list(sizes_in_band(band, raw))
+        edges[edge] += off
+        return tuple(edges)
+
+    monkeypatch.setattr(compiled, "sizes_in_band", moved)
+    assert judged() != right
+
+
+def test_the_judgement_is_the_same_on_both_engines(monkeypatch):
+    from megatron_nca.data import fingerprint as module
+
+    right = judged()
+    monkeypatch.setattr(module, "NCASource", lambda config, seed: NCASource(config, seed, engine="reference"))
+    assert judged() == right
+
+
+def test_an_entry_without_a_band_judges_nothing():
+    assert judged(parse_entry("nca:gzip=none")) == with_judgement("samples", [], 1)
 
 
 def world(monkeypatch, fingerprints):

@@ -20,7 +20,7 @@ from megatron_nca.automaton.config import NCAConfig
 from megatron_nca.automaton.source import NCASource
 from megatron_nca.cli.common import FINDING, OK, add_command, print_json
 from megatron_nca.data.entry import parse_entry
-from megatron_nca.data.fingerprint import fingerprint
+from megatron_nca.data.fingerprint import fingerprint, with_judgement
 from megatron_nca.errors import EnvironmentMismatchError
 from megatron_nca.frameworks.seams import SEAMS
 from megatron_nca.patching import is_importable
@@ -60,7 +60,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check, print, and return 1 if a check failed."""
-    own = fingerprint([parse_entry(entry) for entry in FINGERPRINT_ENTRIES], FINGERPRINT_SEED)
+    entries = [parse_entry(entry) for entry in FINGERPRINT_ENTRIES]
+    own = with_judgement(fingerprint(entries, FINGERPRINT_SEED), entries, FINGERPRINT_SEED)
     if args.fingerprint:
         print(own)
         return OK if args.expect in (None, own) else FINDING
