@@ -11,6 +11,7 @@ batch may be smaller than the one before it, so the first question is answered w
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 from megatron_nca.data.batches import BatchBoundaries
@@ -71,6 +72,32 @@ def check(plan: Plan, stack: Stack) -> None:
                 f"data path: batch={stage.batch} of {stage.text!r} is no multiple of {unit:,}, which is micro-batch times "
                 f"data-parallel size of this launch; the nearest that fit are {near} ({stack.word('batch')} stays the run's)"
             )
+
+
+def check_count(plan: Plan, facts: RunFacts, stack: Stack) -> None:
+    """Refuse a changed data path beside batches of phases' own where the stack counts its steps without knowing of both.
+
+    Raises:
+        CurriculumError: Megatron-LM and Bridge count steps, and validations by them, before they read the checkpoint.
+    """
+    # A loop of one's own, as NeMo's, counts no samples into steps.
+    if plan.earlier is None or facts.counts_from_start or facts.global_batch_size is None:
+        return
+    stage = next((stage for one in _chain(plan) for stage in one.curriculum.stages if stage.batch), None)
+    if stage is not None:
+        raise CurriculumError(
+            f"data path: batch={stage.batch} of {stage.text!r}: {stack.name} counts the run's steps before it reads the "
+            "checkpoint, so a run whose data path changes would end at another sample than planned; leave batch= out of a run "
+            f"with {stack.option('amend_curriculum', True)}, or begin a new run with its weights ({stack.word('new_start')})"
+        )
+
+
+def _chain(plan: Plan) -> Iterator[Plan]:
+    """Yield a plan and those that held before it."""
+    found: Plan | None = plan
+    while found is not None:
+        yield found
+        found = found.earlier
 
 
 def install(batches: BatchBoundaries, consumed_samples: int) -> None:

@@ -187,6 +187,7 @@ class CurriculumRun:
             facts = self.facts
             checks.check_loader(facts, self.stack)
             phase_batches.check(plan, self.stack)
+            phase_batches.check_count(plan, facts, self.stack)
             self._adapter.report(f"megatron-nca: {plan.describe()}{phase_batches.end_iterations(plan, facts)}")
             if advice := extra_state.advice(facts.args, extra_state.installed_version()):
                 self._adapter.report(f"megatron-nca: warning: {advice}")

@@ -1,6 +1,7 @@
 """What every stack does alike: one list of scenarios, each driven through the stack's own moments in its own order."""
 
 import copy
+import hashlib
 import json
 from dataclasses import replace
 
@@ -91,6 +92,8 @@ def test_a_phase_with_a_batch_of_its_own_reads_the_same_samples_in_more_steps(st
 
 PHASES = "nca:tokens=2K,grid=8,colors=6,trajectory=64 phase:tokens=3K 0.7 A 0.3 B phase: 0.4 A 0.3 B 0.3 C"
 SEEN = {}
+DIGEST = "dbb26be5a29720d8cd35aacbf487d29247590e7df980d617527afa11133096ab"
+"""Of all samples of that run, in order: real packages are driven each in a process of its own."""
 
 
 @pytest.fixture(scope="session")
@@ -113,6 +116,7 @@ def test_text_in_phases_is_the_same_on_every_stack(stack, path):
     assert len(last) == 4, "every source has its own"
     assert sum(last.values()) == STEPS * BATCH * SEQUENCE
     assert SEEN.setdefault("phases", outcome.samples) == outcome.samples
+    assert hashlib.sha256("".join(outcome.samples[n] for n in range(STEPS * BATCH)).encode()).hexdigest() == DIGEST
     assert len(set(outcome.samples.values())) == STEPS * BATCH
     for checkpoint in outcome.checkpoints.values():
         resumed = stack.launch(Launch(path(PHASES)), checkpoint=checkpoint)
@@ -152,6 +156,25 @@ def test_a_data_path_changed_in_mid_run_loses_and_repeats_nothing(stack, path, b
     assert SEEN.setdefault(begun, history) == history
     resumed = stack.launch(replace(last, options={}), checkpoint=third.checkpoints[18])
     assert resumed.samples == {n: seen for n, seen in third.samples.items() if n >= 18 * BATCH}
+
+
+@pytest.mark.parametrize(("begun", "changed"), [(",batch=4", ""), ("", ",batch=4")])
+def test_a_changed_data_path_beside_a_batch_of_a_phases_own_ends_where_it_should_or_is_refused(stack, path, begun, changed):
+    """Where the stack counts its steps before it knows of both, the run would end at another sample."""
+    first = stack.launch(Launch(path(f"phase:tokens=2K{begun} A phase: B")), save_at=(10,), until=10)
+    assert first.error is None
+    change = Launch(path(f"phase:tokens=2K{changed} 0.5 A 0.5 C phase: C"), options={"amend_curriculum": True})
+    second = stack.launch(change, checkpoint=first.checkpoints[10])
+    if stack.stack.name in ("Megatron-LM", "Megatron-Bridge"):
+        assert "data path: batch=4 of 'phase:tokens=2" in str(second.error)
+        assert "counts the run's steps before it reads the checkpoint" in str(second.error)
+        assert not second.samples
+        return
+    assert second.error is None
+    history = {**first.samples, **second.samples}
+    assert sorted(history) == list(range(len(history)))
+    assert len(set(history.values())) == len(history)
+    assert len(first.rates) + len(second.rates) == STEPS
 
 
 def test_a_run_that_was_begun_without_us_is_changed_after_one_start_with_its_own_data_path(stack, path):

@@ -1,6 +1,7 @@
 """Whole histories of runs, against a counter that knows nothing of the schedule."""
 
 import json
+import os
 from collections import Counter
 
 import pytest
@@ -129,6 +130,9 @@ def test_a_wrong_amendment_is_refused(words, problem):
 
 # Random histories.
 
+HISTORIES = int(os.environ.get("MEGATRON_NCA_HISTORIES", "400"))
+"""Each of up to five data paths; thousands where they are asked for."""
+
 TEXTS = ["/a", "/b", "/c", "/d"]
 MEMBERS = [*TEXTS, "nca:grid=4", "nca:grid=4,colors=3", "nca:grid=4,trajectory=128"]
 
@@ -179,7 +183,7 @@ def record(history):
     return History.read(json.loads(json.dumps(history.state())))
 
 
-@settings(max_examples=400)
+@settings(max_examples=HISTORIES)
 @given(data_paths(), st.lists(st.tuples(st.integers(0, 90), data_paths(), st.booleans()), max_size=4), st.integers(1, 16))
 def test_any_history_reads_every_source_in_order_once(words, changes, batch):
     """Amendments at random positions, restarts with another batch size between them, each start from the record alone."""

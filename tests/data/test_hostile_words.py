@@ -4,6 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from megatron_nca.data.amending import Amendment, amend
+from megatron_nca.data.batches import BatchBoundaries
+from megatron_nca.data.curriculum import plan_training
 from megatron_nca.data.data_path import read_blend
 from megatron_nca.errors import NCAError
 
@@ -74,6 +77,37 @@ WORDS = st.lists(
 def test_any_words(words):
     try:
         read_blend((words, None))
+    except NCAError as error:
+        assert str(error)
+
+
+WORDS_OF_OURS = st.lists(
+    st.one_of(
+        st.tuples(
+            st.just("phase:"),
+            st.dictionaries(
+                st.sampled_from(["tokens", "ramp", "floor", "batch"]),
+                st.one_of(st.sampled_from(ODD), st.integers(1, 10**5).map(str), st.sampled_from(["0.5", "1K", "8", "0", "1T"])),
+                max_size=4,
+            ).map(lambda keys: ",".join(f"{key}={value}" for key, value in keys.items())),
+        ).map("".join),
+        st.sampled_from(["/a", "/b", "/c", "nca:grid=4", "nca:tokens=1K,batch=4", "0.7", "0.3", "1e400"]),
+    ),
+    min_size=1,
+    max_size=9,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(WORDS_OF_OURS, WORDS_OF_OURS, st.integers(1, 4096), st.integers(1, 64), st.integers(0, 10**6))
+def test_any_phases_laid_out_and_amended(words, others, sequence, batch, consumed):
+    try:
+        plan = plan_training(read_blend((words, None)), sequence, 10**6, BatchBoundaries(batch))
+        plan.describe()
+        begin = plan.batches.round_up(consumed)
+        changed = Amendment(read_blend((others, None)), begin, dict.fromkeys(plan.curriculum.prefixes, ((10**7,), 0)))
+        after = amend(plan, changed, begin + 10**6, BatchBoundaries(batch, begin))
+        assert sum(after.schedule.counts(begin + 100)) == begin + 100
     except NCAError as error:
         assert str(error)
 
