@@ -7,8 +7,6 @@ are Megatron's own datasets, with the same samples as in a run without the plugi
 
 from __future__ import annotations
 
-import socket
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +29,7 @@ from megatron_nca.data.layout import SampleLayout
 from megatron_nca.data.nca_dataset import NCADataset, TrajectoryDocuments
 from megatron_nca.data.run import Datasets, Run
 from megatron_nca.data.scheduled_dataset import Heed, PlainBlend, ScheduledDataset
+from megatron_nca.data.text_files import check_split, check_text
 from megatron_nca.data.texts import Build, build_texts, given_by_blend, is_list_of_sets, needs_schedule
 from megatron_nca.data.vocabulary import required_end_of_document, token_ids
 from megatron_nca.errors import CurriculumError, EntryError
@@ -162,20 +161,20 @@ def _check_sources(builder: BlendedMegatronDatasetBuilder, plans: list[Plan | No
         token_ids(entry, builder.config.tokenizer, run.data_facts.padded_vocab_size)
         check_band(entry)
     if builder.is_built_on_rank():
-        for prefix in dict.fromkeys(prefix for curriculum in curricula for prefix in curriculum.prefixes):
-            _check_text(prefix)
+        _check_texts(builder.config, plans)
 
 
-def _check_text(prefix: str) -> None:
-    """Refuse a local text whose files are not there; what is not a local path is for Megatron to find."""
-    if "://" in prefix:
-        return
-    missing = [f"{prefix}{ending}" for ending in (".idx", ".bin") if not Path(f"{prefix}{ending}").is_file()]
-    if missing:
-        raise CurriculumError(
-            f"data path: {prefix!r} has no file {missing[0]} on {socket.gethostname()}; give the prefix of a tokenised text, "
-            "without its ending, at a place that every node sees"
-        )
+def _check_texts(config: Any, plans: list[Plan | None]) -> None:
+    found: dict[str, int | None] = {}
+    for split, plan in zip(Split, plans, strict=True):
+        # A blend of its own is a split's whole.
+        part = config.split_matrix[split.value] if config.blend else (0.0, 1.0)
+        for prefix in plan.curriculum.prefixes if plan else ():
+            if prefix not in found:
+                found[prefix] = check_text(prefix)
+            sequences = found[prefix]
+            if sequences is not None and part is not None:
+                check_split(prefix, sequences, part, split.name)
 
 
 def _join(
