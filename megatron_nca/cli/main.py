@@ -16,7 +16,7 @@ import megatron_nca
 from megatron_nca.cli.common import FINDING, USAGE, UsageError
 from megatron_nca.errors import NCAError
 
-COMMANDS = ("preview", "inspect", "plan", "calibrate", "build", "transfer", "bench", "doctor")
+COMMANDS = ("preview", "inspect", "plan", "rehearse", "calibrate", "build", "transfer", "bench", "doctor")
 DESCRIPTION = """Neural-cellular-automata pre-pre-training for Megatron-Core.
 
 Every command takes the nca: entry as --data-path does, and --json for machines.

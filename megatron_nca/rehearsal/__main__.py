@@ -1,6 +1,12 @@
-"""`python -m megatron_nca.rehearsal [--plain] SCRIPT ARGS...`: run a training script with the CPU standing in for the GPU.
+"""`python -m megatron_nca.rehearsal [MODE] SCRIPT ARGS...`: run a training script with the CPU standing in for the GPU.
 
-Without `--plain` this is `python -m megatron_nca SCRIPT ARGS...` on the stand-in; with it, SCRIPT runs without the plugin.
+Without a mode this is `python -m megatron_nca SCRIPT ARGS...` on the stand-in.
+
+| mode | |
+|---|---|
+| `--plain` | SCRIPT runs without the plugin |
+| `--audited` | each rank checks its tensors at the switch; see `audit` |
+| `--arguments-only` | SCRIPT ends when its ranks would meet; see `arguments_only` |
 """
 
 import os
@@ -14,28 +20,41 @@ from megatron_nca.rehearsal.holding import hold_where_told
 # A process that Megatron-Core spawns imports this file again, and not what follows its last line.
 end_with_parent()
 
-USAGE = "usage: python -m megatron_nca.rehearsal [--plain] SCRIPT ARGS..."
+MODES = ("--plain", "--audited", "--arguments-only")
+USAGE = f"usage: python -m megatron_nca.rehearsal [{' | '.join(MODES)}] SCRIPT ARGS..."
 
 
 def main(argv: list[str]) -> None:
     """Install the stand-in and run a script.
 
     Args:
-        argv (list[str]): `[--plain] SCRIPT ARGS...`
+        argv (list[str]): `[MODE] SCRIPT ARGS...`
     """
-    plain = argv[:1] == ["--plain"]
-    command = argv[1:] if plain else argv
+    mode = argv[0] if argv and argv[0] in MODES else None
+    command = argv if mode is None else argv[1:]
     if not command or command[0].startswith("-"):
         sys.exit(USAGE)
 
     hold_where_told()
     install()
-    if plain:
+    if mode == "--plain":
         run_script(command)
     else:
+        _prepare(mode)
         from megatron_nca.__main__ import main as run_with_plugin
 
         run_with_plugin(command)
+
+
+def _prepare(mode: str | None) -> None:
+    if mode == "--audited":
+        from megatron_nca.rehearsal import audit
+
+        audit.install()
+    elif mode == "--arguments-only":
+        from megatron_nca.rehearsal import arguments_only
+
+        arguments_only.install()
 
 
 def run_script(command: list[str]) -> None:

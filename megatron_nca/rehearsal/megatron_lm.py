@@ -90,6 +90,9 @@ class Run:
         model (tuple[str, ...]): Flags of the model and its training
         python (str): The interpreter
         environment (Mapping[str, str]): Variables on top of this process's
+        script (str): Of the checkout
+        audited (bool): Whether each rank checks its tensors at the switch; see `audit`
+        tokenizer (tuple[str, ...] | None): Flags of the tokenizer in place of `vocabulary`
     """
 
     checkout: Checkout
@@ -104,6 +107,9 @@ class Run:
     model: tuple[str, ...] = TINY_GPT_FLAGS
     python: str = sys.executable
     environment: Mapping[str, str] = field(default_factory=dict, hash=False)
+    script: str = "pretrain_gpt.py"
+    audited: bool = False
+    tokenizer: tuple[str, ...] | None = None
 
     @property
     def world_size(self) -> int:
@@ -116,7 +122,8 @@ class Run:
         return (
             *(self.python, "-m", "megatron_nca.rehearsal"),
             *(() if self.plugin else ("--plain",)),
-            str(self.checkout.script),
+            *(("--audited",) if self.audited else ()),
+            str(self.checkout.path / self.script),
             *self.model,
             *CPU_FLAGS,
             *self._tokenizer_flags(),
@@ -223,6 +230,8 @@ class Run:
             return ranks.log()
 
     def _tokenizer_flags(self) -> tuple[str, ...]:
+        if self.tokenizer is not None:
+            return self.tokenizer
         counted = self.vocabulary - _UNCOUNTED_IDS.get(self.checkout.version[:2], 0)
         return ("--tokenizer-type", "NullTokenizer", "--vocab-size", str(counted))
 

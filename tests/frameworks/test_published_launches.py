@@ -4,19 +4,18 @@
 """
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from megatron_nca.rehearsal.checkouts import find_checkouts
 from megatron_nca.rehearsal.megatron_lm import Run
+from megatron_nca.rehearsal.scaling import has_transformer_engine, scale
 from tests.frameworks import published
 
 pytestmark = pytest.mark.slow
 
 PAGE = Path(__file__).parents[2] / "docs/launches.md"
-AUDIT = Path(__file__).with_name("audit.py")
 ITERATIONS, SWITCH = 8, 4
 DATA = "nca:tokens=2048,grid=4,colors=3,gzip=none,trajectory=64"
 """2,048 tokens are four batches of eight samples of 64 tokens."""
@@ -28,25 +27,12 @@ OURS = (
 )
 
 
-@dataclass(frozen=True)
-class Published(Run):
-    """A scaled case, audited at the switch."""
-
-    script: str = "pretrain_gpt.py"
-
-    @property
-    def command(self):
-        python, _, _, *rest = super().command
-        script = str(self.checkout.path / self.script)
-        return (python, str(AUDIT), *(script if word == str(self.checkout.script) else word for word in rest))
-
-
 def launches():
     """A case of each family of every checkout, or what says why there is none."""
     missing = None
     if not find_checkouts():
         missing = "MEGATRON_LM names no checkout of Megatron-LM"
-    elif not published.has_transformer_engine():
+    elif not has_transformer_engine():
         missing = "Transformer Engine's Python is not installed; make test-te brings it"
     if missing is not None:
         yield pytest.param(None, marks=pytest.mark.skip(reason=missing), id="none")
@@ -66,10 +52,16 @@ def test_a_published_launch_goes_through_the_switch(launch, corpus, tmp_path):
 
 def go(checkout, case, corpus, folder):
     """Run a case through the switch; returns what the audits of its first rank say."""
-    scaled = published.scale(case, checkout)
+    scaled = scale(case, checkout)
     data = ("--data-path", DATA, str(corpus))
-    run = Published(
-        checkout, (*OURS, *scaled.flags, *data), script=scaled.script, model=(), environment=scaled.environment, **scaled.layout
+    run = Run(
+        checkout,
+        (*OURS, *scaled.flags, *data),
+        script=scaled.script,
+        model=(),
+        environment=scaled.environment,
+        audited=True,
+        **scaled.layout,
     )
     log = run.complete(folder)
     outputs = [(folder / f"rank{rank}.log").read_text() for rank in range(run.world_size)]

@@ -1,41 +1,49 @@
-"""`python tests/frameworks/audit.py SCRIPT ARGS...`: the launch on the stand-in, its switch audited on every rank.
+"""The switch of a run, audited on every rank: `python -m megatron_nca.rehearsal --audited SCRIPT ARGS...`.
 
 Before and after the transition, and after the step that follows it, each rank looks at its own tensors; what is wrong ends the
 launch. What was found right is printed as one line that begins with `audit:`.
 """
 
-import sys
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 
-from megatron_nca.rehearsal import install
+MOMENTS = ("exp_avg", "exp_avg_sq", "momentum_buffer")
 
 
-def main(argv: list[str]) -> None:
-    install()
+def install() -> None:
+    """Have every transition of this process audited."""
     from megatron_nca.training.transition import Transition
 
     original = Transition.before_step
+    audits: dict[int, Audit] = {}
 
-    def before_step(transition, consumed, model, optimizer, scheduler):
+    def before_step(transition: Any, consumed: int, model: Any, optimizer: Any, scheduler: Any) -> bool:
         audit = Audit(transition, model, optimizer)
         crossed = original(transition, consumed, model, optimizer, scheduler)
         if crossed:
             audit.check_switch()
-            transition.audit = audit
-        elif getattr(transition, "audit", None) is not None:
-            transition.audit.check_step()
-            transition.audit = None
+            audits[id(transition)] = audit
+        elif id(transition) in audits:
+            audits.pop(id(transition)).check_step()
         return crossed
 
-    Transition.before_step = before_step
-    from megatron_nca.__main__ import main as run_with_plugin
-
-    run_with_plugin(argv)
+    Transition.before_step = before_step  # type: ignore[method-assign, assignment]
 
 
 class Audit:
-    def __init__(self, transition, model, optimizer):
+    """What one rank holds before a transition, to be compared with what it holds afterwards.
+
+    Args:
+        transition (Transition): The transition
+        model (list[torch.nn.Module]): Megatron's model chunks
+        optimizer (MegatronOptimizer): Megatron's optimizer
+    """
+
+    def __init__(self, transition: Any, model: Any, optimizer: Any) -> None:
         from megatron_nca.training import reinit
 
         self.model, self.optimizer = model, optimizer
@@ -43,10 +51,12 @@ class Audit:
         self.before = self.values()
         self.masters_before = self.masters()
 
-    def values(self):
+    def values(self) -> list[torch.Tensor]:
+        """What this rank holds of the tensors that the transition draws anew."""
         return [local(target.parameter).detach().float().clone() for target in self.targets]
 
-    def check_switch(self):
+    def check_switch(self) -> None:
+        """Check weights, masters, moments and replicas after the transition, and tell."""
         self.after = self.values()
         for target, old, new in zip(self.targets, self.before, self.after, strict=True):
             # In bfloat16 a few numbers of a small part are the same by chance.
@@ -55,7 +65,7 @@ class Audit:
         counts = self.check_masters(), self.check_moments(), self.check_replicas()
         self.tell(len(self.targets), *counts)
 
-    def check_masters(self):
+    def check_masters(self) -> int:
         """Masters hold the weights that the model computes with: the new ones, and others that did so before."""
         masters = self.masters()
         drawn = {target.parameter for target in self.targets}
@@ -64,7 +74,7 @@ class Audit:
         assert not worse, f"masters are other weights: {worse}"
         return sum(masters.values())
 
-    def masters(self):
+    def masters(self) -> dict[str, bool]:
         """Whether each weight that this rank has a master of is the master's value."""
         equal = {}
         for leaf in leaves(self.optimizer):
@@ -80,21 +90,23 @@ class Audit:
                 equal[name] = torch.equal(master.detach().to(weight.dtype).reshape(-1), weight.reshape(-1))
         return equal
 
-    def parameters(self):
+    def parameters(self) -> Iterator[tuple[str, Any]]:
+        """Every parameter of every chunk, by name."""
         for number, chunk in enumerate(self.model):
             yield from ((f"{number}.{name}", parameter) for name, parameter in chunk.named_parameters())
 
-    def check_moments(self):
+    def check_moments(self) -> int:
+        """Moments are zero; returns how many there are."""
         seen = 0
         for leaf in leaves(self.optimizer):
             for state in getattr(leaf, "optimizer", leaf).state.values():
-                for key in ("exp_avg", "exp_avg_sq", "momentum_buffer"):
+                for key in MOMENTS:
                     if key in state:
                         assert not local(state[key]).float().any(), f"{key} is not zero"
                         seen += 1
         return seen
 
-    def check_replicas(self):
+    def check_replicas(self) -> int:
         """Ranks that hold the same part of a new weight hold the same values.
 
         Other weights may be waiting for the next forward pass to gather what other ranks have updated.
@@ -113,13 +125,14 @@ class Audit:
             seen += 1
         return seen
 
-    def check_step(self):
+    def check_step(self) -> None:
         """A step moves a weight a little; one that is nearer to what it was has been taken back."""
         for target, old, new, now in zip(self.targets, self.before, self.after, self.values(), strict=True):
             assert old.numel() == 0 or (now - new).norm() <= 0.5 * (now - old).norm() + 1e-6, f"{target.name} went back"
         print("audit: nothing went back after a step", flush=True)
 
-    def tell(self, targets, masters, moments, replicas):
+    def tell(self, targets: int, masters: int, moments: int, replicas: int) -> None:
+        """Print the counts of what was found right."""
         rank = torch.distributed.get_rank()
         print(
             f"audit: rank {rank}: {targets} new, {masters} masters equal, {moments} moments zero, {replicas} replicas equal",
@@ -127,24 +140,22 @@ class Audit:
         )
 
 
-def local(tensor):
+def local(tensor: Any) -> Any:
     """What this rank holds of a DTensor; any other tensor as it is."""
     tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
     return tensor.dequantize() if hasattr(tensor, "dequantize") and "Float8" in type(tensor).__name__ else tensor
 
 
-def leaves(optimizer):
+def leaves(optimizer: Any) -> list[Any]:
+    """The optimizers that hold state."""
     from megatron_nca.training.optimizer import leaves as all_of
 
     return list(all_of(optimizer))
 
 
-def owns(leaf, parameter):
+def owns(leaf: Any, parameter: Any) -> bool:
+    """Whether an optimizer holds a parameter's state."""
     owned = getattr(leaf, "model_param_gbuf_map", None)
     if owned is not None:
         return parameter in owned
     return any(parameter is other for group in getattr(leaf, "float16_groups", []) for other in group)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

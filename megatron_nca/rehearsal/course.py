@@ -1,0 +1,304 @@
+"""A launch rehearsed: its arguments for all ranks, then two short runs with a kill between them, each part one `Check`.
+
+The first run trains on NCA, saves one step before the switch, crosses it and is killed three steps into the text. The second
+goes on from the checkpoint, crosses the switch again and runs to the end; its losses must be those of the first, bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import megatron_nca
+from megatron_nca.data.curriculum import Plan
+from megatron_nca.rehearsal import arguments_only, ending, lengths
+from megatron_nca.rehearsal.checkouts import Checkout, compile_helpers
+from megatron_nca.rehearsal.launching import Launch
+from megatron_nca.rehearsal.megatron_lm import Run, RunError
+from megatron_nca.rehearsal.scaling import Case, Scaled, has_transformer_engine, left_out, scale
+from megatron_nca.rehearsal.training_log import TrainingLog
+
+OK, FAILED, CHANGED = "ok", "FAILED", "changed"
+BEFORE, AFTER = 1, 3
+"""Steps from the checkpoint to the switch, and from the switch to the kill. Between them no other checkpoint falls due."""
+
+TOKENIZER = ("--tokenizer-*", "--tiktoken-*", "--vocab-*", "--merge-file")
+FAULT = re.compile(
+    r"^(?:\[rank\d+\]:\s*)?(megatron-nca: .*|[\w.]+\.py: error: .*|(?:\w+\.)*\w*(?:Error|Exception|Interrupt)(?:: .*)?)$", re.M
+)
+START_SECONDS, RUN_SECONDS = 300.0, 900.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was rehearsed.
+
+    Args:
+        name (str): What
+        state (str): `ok`, `FAILED`, or `changed` for what is not as in the launch
+        detail (str): What was seen
+    """
+
+    name: str
+    state: str
+    detail: str
+
+
+@dataclass
+class Rehearsal:
+    """A launch and where it is rehearsed.
+
+    Args:
+        launch (Launch): The launch
+        checkout (Checkout): Its Megatron-LM
+        folder (Path): For checkpoints and logs
+        text (str | None): Prefix of the text to read where one of the launch is not on this machine
+        plan_of (Callable[[Sequence[str]], Plan]): Gives the plan of a launch's flags
+    """
+
+    launch: Launch
+    checkout: Checkout
+    folder: Path
+    text: str | None
+    plan_of: Callable[[Sequence[str]], Plan]
+    told: dict[str, object] = field(default_factory=dict)
+    replaced: list[str] = field(default_factory=list)
+
+    @property
+    def script(self) -> str:
+        """The launch's own script, which another version of Megatron-LM may not have."""
+        return self.launch.script.name
+
+    def arguments(self) -> Check:
+        """Have Megatron-LM and the plugin read the launch's arguments for all its ranks."""
+        compile_helpers(self.checkout)
+        name = "arguments"
+        if not (self.checkout.path / self.script).is_file():
+            return Check(name, FAILED, f"{self.script}: Megatron-LM {_version(self.checkout)} has no such script")
+        command = (sys.executable, "-m", "megatron_nca.rehearsal", "--arguments-only", str(self.checkout.path / self.script))
+        ran = subprocess.run(
+            [*command, *_without_writers(self.launch.flags)],
+            cwd=self.folder,
+            env=self._environment(self.launch.ranks),
+            capture_output=True,
+            text=True,
+            timeout=START_SECONDS,
+            check=False,
+        )
+        line = re.search(rf"^{arguments_only.MARK}(.*)$", ran.stdout, re.M)
+        if ran.returncode or line is None:
+            return Check(name, FAILED, fault(ran.stderr + "\n" + ran.stdout))
+        self.told = json.loads(line[1])
+        ranks, batch = self.launch.ranks, self.told["global_batch_size"]
+        detail = f"taken by Megatron-LM {_version(self.checkout)} for {ranks} ranks, {batch} samples a step"
+        return Check(name, OK, detail)
+
+    def _environment(self, ranks: int) -> dict[str, str]:
+        project = str(Path(megatron_nca.__file__).parents[1])
+        return {
+            **os.environ,
+            **{"CUDA_DEVICE_MAX_CONNECTIONS": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+            **self.launch.environment,
+            "PYTHONPATH": os.pathsep.join(filter(None, (project, os.environ.get("PYTHONPATH")))),
+            **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": str(ranks)},
+            ending.VARIABLE: "1",
+        }
+
+    def runs(self, plan: Plan) -> Iterator[Check]:
+        """Scale the launch and run it, killed and resumed; what was changed comes first.
+
+        Args:
+            plan (Plan): Of the whole run
+        """
+        case = self.launch.case
+        scaled = replace(scale(case, self.checkout), script=self.script)
+        yield self._tokenizer()
+        yield _precision(case)
+        yield _layout(self.launch.ranks, scaled)
+        batch = int(str(self.told["global_batch_size"]))
+        length = lengths.Length(plan.samples, plan.sequence_length, batch)
+        replicas = scaled.layout["data_parallel"]
+        own = lengths.Scaling(case, length, replicas, self._text_of).flags()
+        yield self._texts(case)
+        yield from self._killed_and_resumed(scaled, own, self.plan_of([*own, *self._tokenizer_flags()]))
+
+    def _tokenizer(self) -> Check:
+        problem, kind = self.told.get("tokenizer_problem"), self.launch.case.arguments.get("--tokenizer-type")
+        if problem is None:
+            return Check("tokenizer", OK, f"{kind}, {self.told['vocabulary']:,} ids")
+        return Check("tokenizer", CHANGED, f"{kind} cannot be had here ({problem}): numbers below {self._ids():,} instead")
+
+    def _ids(self) -> int:
+        """How many ids the stand-in of a tokenizer has: as many as the launch says, or GPT-2."""
+        return int(self.launch.case.arguments.get("--vocab-size") or 50_257)
+
+    def _tokenizer_flags(self) -> tuple[str, ...]:
+        if "tokenizer_problem" in self.told:
+            # Before 0.18 the end of a document is not counted.
+            uncounted = 1 if self.checkout.version < (0, 18) else 0
+            return ("--tokenizer-type", "NullTokenizer", "--vocab-size", str(self._ids() - uncounted))
+        kept: list[str] = []
+        for flag, value in self.launch.case.arguments.items():
+            if any(flag.startswith(pattern.rstrip("*")) for pattern in TOKENIZER):
+                kept += [flag, *([] if value is True else value if isinstance(value, list) else [_absolute(str(value))])]
+        return tuple(kept)
+
+    def _text_of(self, prefix: str) -> str:
+        if lengths.has_files(prefix) or self.text is None:
+            return os.path.abspath(prefix)
+        self.replaced.append(prefix)
+        return os.path.abspath(self.text)
+
+    def _texts(self, case: Case) -> Check:
+        if self.replaced:
+            return Check(
+                "text", CHANGED, f"{', '.join(dict.fromkeys(self.replaced))}: not on this machine, {self.text} instead"
+            )
+        return Check("text", OK, "the launch's own")
+
+    def _killed_and_resumed(self, scaled: Scaled, own: Sequence[str], plan: Plan) -> Iterator[Check]:
+        switch = plan.batches.batches_until(plan.switch if plan.switch is not None else plan.samples // 2)
+        saved, killed = switch - BEFORE, switch + AFTER
+        run = self._run(scaled, own, saved)
+        try:
+            first = run.kill_at(killed, self.folder / "killed", RUN_SECONDS)
+            yield from self._crossed(first, plan, switch)
+            yield Check("checkpoint", OK, f"{_checkpoint(self.launch.case)} after iteration {saved}")
+            load = ("--load", str(self.folder / "checkpoints"))
+            second = replace(run, flags=(*run.flags, *load)).complete(self.folder / "resumed", RUN_SECONDS)
+        except RunError as error:
+            yield Check("run", FAILED, fault(str(error)))
+            return
+        yield _compared(first, second, saved, killed)
+        yield from self._ended(second)
+
+    def _run(self, scaled: Scaled, own: Sequence[str], saved: int) -> Run:
+        evaluates = int(self.launch.case.arguments.get("--eval-iters") or 0) > 0
+        flags = (
+            *scaled.flags,
+            *own,
+            *("--log-interval", "1", "--eval-interval", str(saved + BEFORE + 1), "--eval-iters", "1" if evaluates else "0"),
+            *("--save", str(self.folder / "checkpoints"), "--save-interval", str(saved)),
+            *("--data-cache-path", str(self.folder / "index"), "--make-vocab-size-divisible-by", "128"),
+        )
+        environment = {**scaled.environment, **self.launch.environment, ending.VARIABLE: "1"}
+        # A connection of the launch's own may not be what the scaled layout needs.
+        environment["CUDA_DEVICE_MAX_CONNECTIONS"] = scaled.environment["CUDA_DEVICE_MAX_CONNECTIONS"]
+        run = Run(self.checkout, flags, **scaled.layout)  # type: ignore[arg-type]
+        return replace(
+            run, model=(), script=scaled.script, audited=True, tokenizer=self._tokenizer_flags(), environment=environment
+        )
+
+    def _crossed(self, log: TrainingLog, plan: Plan, switch: int) -> Iterator[Check]:
+        ranks = sorted((self.folder / "killed").glob("rank*.log"))
+        outputs = [path.read_text(errors="replace") for path in ranks]
+        yield Check("NCA", OK, f"iterations 1 to {switch}, loss {_ends(log, 1, switch)}")
+        if plan.switch is not None:
+            found = [re.search(r"audit: rank \d+: (.*)", output) for output in outputs]
+            kept = all("audit: nothing went back after a step" in output for output in outputs)
+            if not all(found) or not kept:
+                yield Check("switch", FAILED, f"not seen on every rank after iteration {switch}")
+                return
+            yield Check("switch", OK, f"on every rank: {found[0][1] if found[0] else ''}, nothing went back after a step")
+
+    def _ended(self, log: TrainingLog) -> Iterator[Check]:
+        last = max(record.iteration for record in log.iterations)
+        yield Check("text", OK, f"to iteration {last}, loss {_ends(log, last, last)}")
+        if log.validations:
+            yield Check("validation", OK, f"{len(log.validations)} times, loss {log.validations[-1].loss:.4g}")
+
+    def differences(self) -> tuple[str, ...]:
+        """Flags of the launch that the runs leave out."""
+        engine = has_transformer_engine()
+        ours = {*lengths.KEPT, *(f"--lr-{name}-{unit}" for name in lengths.SHARES for unit in ("iters", "samples"))}
+        return tuple(flag for flag in self.launch.case.arguments if left_out(flag, engine) and flag not in ours)
+
+
+def fault(output: str) -> str:
+    """The last line of an output that says what was wrong; of an assertion without words, its code."""
+    found = list(FAULT.finditer(output))
+    if not found:
+        lines = output.strip().splitlines()
+        return lines[-1] if lines else "ended without a word"
+    chosen = next((match for match in found if match[1].startswith("megatron-nca: ")), found[-1])
+    if chosen[1] == "AssertionError":
+        code = output[: chosen.start()].strip().splitlines()
+        return f"AssertionError: {next((line.strip() for line in reversed(code) if 'assert' in line), '')}"
+    return chosen[1]
+
+
+def _without_writers(flags: Sequence[str]) -> list[str]:
+    """Leave out what would write or start a process when arguments are read."""
+    kept, skipping = [], False
+    for word in flags:
+        if word.startswith("--"):
+            skipping = word.startswith(("--tensorboard-dir", "--wandb-", "--use-persistent-ckpt-worker"))
+        if not skipping:
+            kept.append(word)
+    return kept
+
+
+def _absolute(word: str) -> str:
+    return os.path.abspath(word) if os.path.exists(word) else word
+
+
+def _version(checkout: Checkout) -> str:
+    return ".".join(map(str, checkout.version))
+
+
+def _precision(case: Case) -> Check:
+    asked = lengths.describe(case.arguments)
+    given = [flag for flag in case.arguments if left_out(flag, True) < left_out(flag, False)]
+    if not has_transformer_engine() and given:
+        what = f"Transformer Engine's Python is not installed here, so without {', '.join(given)}"
+        return Check("precision", CHANGED, f"{asked}: {what}")
+    return Check("precision", OK, asked + (", emulated" if case.has("--fp8-format") else ""))
+
+
+def _layout(ranks: int, scaled: Scaled) -> Check:
+    sizes = ", ".join(f"{name.replace('_', ' ')} {size}" for name, size in scaled.layout.items() if size > 1) or "one rank"
+    here = scaled.layout["context_parallel"] * scaled.layout["pipeline_parallel"] * scaled.layout["tensor_parallel"]
+    here *= scaled.layout["data_parallel"]
+    return Check("layout", OK if here == ranks else CHANGED, f"{here} of {ranks} ranks: {sizes}")
+
+
+def _checkpoint(case: Case) -> str:
+    return str(case.arguments.get("--ckpt-format") or "Megatron-LM's own format")
+
+
+def _ends(log: TrainingLog, first: int, last: int) -> str:
+    losses = log.losses
+    values = [losses[one] for one in (first, last) if one in losses]
+    return " to ".join(f"{value:.4g}" for value in dict.fromkeys(values)) or "not printed"
+
+
+def _compared(first: TrainingLog, second: TrainingLog, saved: int, killed: int) -> Check:
+    common = sorted(set(first.losses) & set(second.losses))
+    if not common:
+        return Check(
+            "kill, resume", FAILED, f"no loss of the resumed run, from {saved}, is among those up to the kill at {killed}"
+        )
+    other = [one for one in common if first.losses[one] != second.losses[one]]
+    if other:
+        worst = max(abs(first.losses[one] - second.losses[one]) for one in other)
+        detail = f"resumed from {saved}, the losses differ from iteration {other[0]} on, by up to {worst:.2g}"
+        return Check("kill, resume", FAILED, detail)
+    return Check("kill, resume", OK, f"killed after {killed}, resumed from {saved}: losses of {_list(common)} are equal")
+
+
+def _list(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+def real_switch(plan: Plan) -> Mapping[str, int] | None:
+    """Where the whole run's switch will be: after which iteration, and after how many samples and tokens."""
+    if plan.switch is None:
+        return None
+    until = plan.batches.batches_until(plan.switch)
+    return {"iteration": until, "samples": plan.switch, "tokens": plan.switch * plan.sequence_length}

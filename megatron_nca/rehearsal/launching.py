@@ -1,0 +1,129 @@
+"""A launch as a user types it, read: `torchrun OPTIONS -m megatron_nca pretrain_gpt.py FLAGS`, or a file of flags.
+
+Scripts of a shell are `recording`'s: it runs one up to the command that is read here.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from megatron_nca.errors import NCAError
+from megatron_nca.rehearsal.scaling import Case
+
+LAUNCHERS = ("torchrun", "torch.distributed.run", "torch.distributed.launch")
+PLUGINS = ("megatron_nca", "megatron_nca.rehearsal")
+SCRIPTS = ("pretrain_gpt.py", "pretrain_mamba.py", "pretrain_hybrid.py")
+ARGUMENTS_END = ".args"
+DEFAULT_RANKS_A_NODE = 8
+
+
+class LaunchError(NCAError):
+    """A launch that cannot be read, or is none that can be rehearsed."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A launch of Megatron-LM.
+
+    Args:
+        script (Path): As it is named, so that its folder may not be right here
+        flags (tuple[str, ...]): Megatron-LM's and the plugin's
+        ranks (int): How many there will be
+        plugin (bool): Whether it goes through `-m megatron_nca`
+        environment (Mapping[str, str]): What it sets that training depends on
+    """
+
+    script: Path
+    flags: tuple[str, ...]
+    ranks: int
+    plugin: bool
+    environment: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def case(self) -> Case:
+        """Its flags as a mapping."""
+        return Case(self.script.name, arguments(self.flags))
+
+
+def read_words(words: Sequence[str], environment: Mapping[str, str] | None = None) -> Launch:
+    """Read a command.
+
+    Args:
+        words (Sequence[str]): The words: a launcher with its options or none, `-m megatron_nca` or not, a script, its flags
+        environment (Mapping[str, str] | None): What it sets that training depends on
+
+    Returns:
+        Launch: What they say
+
+    Raises:
+        LaunchError: No script of Megatron-LM's is among them
+    """
+    place = next((place for place, word in enumerate(words) if Path(word).name in SCRIPTS), None)
+    if place is None:
+        raise LaunchError(_no_script(words))
+    before = words[:place]
+    return Launch(
+        script=Path(words[place]),
+        flags=tuple(words[place + 1 :]),
+        ranks=_ranks(before, environment or {}),
+        plugin=any(word in PLUGINS for word in before),
+        environment=dict(environment or {}),
+    )
+
+
+def _no_script(words: Sequence[str]) -> str:
+    script = next((word for word in words if word.endswith(".py")), None)
+    if script is None:
+        return f"{shlex.join(words)}: names no script; a launch is torchrun ... -m megatron_nca {SCRIPTS[0]} ARGS"
+    return (
+        f"{script}: is no script of Megatron-LM's pre-training ({', '.join(SCRIPTS)}); launches of Megatron-Bridge and NeMo "
+        "cannot be rehearsed yet, megatron-nca plan reads their data path"
+    )
+
+
+def _ranks(before: Sequence[str], environment: Mapping[str, str]) -> int:
+    if not any(Path(word).name in LAUNCHERS for word in before):
+        return int(environment.get("WORLD_SIZE", 1))
+    options = {flag.lstrip("-").replace("_", "-"): value for flag, value in arguments(before).items()}
+    nodes, a_node = str(options.get("nnodes", 1)), str(options.get("nproc-per-node", 1))
+    # An elastic launch gives a range; the most is what it waits for.
+    nodes = nodes.rpartition(":")[2]
+    return int(nodes) * (int(a_node) if a_node.isdigit() else DEFAULT_RANKS_A_NODE)
+
+
+def read_file(path: Path) -> tuple[str, ...]:
+    """Read a file of flags, in which `#` begins a comment.
+
+    Raises:
+        LaunchError: It cannot be read
+    """
+    try:
+        return tuple(shlex.split(path.read_text(encoding="utf-8"), comments=True))
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise LaunchError(f"{path}: cannot be read ({error})") from None
+
+
+def arguments(flags: Sequence[str]) -> dict[str, Any]:
+    """Read flags and their values as argparse would split them; a flag given twice has its last values.
+
+    Returns:
+        dict[str, Any]: True for a flag alone, a text for one value, a list for several
+    """
+    found: dict[str, list[str]] = {}
+    values: list[str] = []
+    for word in flags:
+        if is_flag(word):
+            name, equals, value = word.partition("=")
+            values = found[name] = [value] if equals else []
+        else:
+            values.append(word)
+    return {name: (True if not given else given[0] if len(given) == 1 else given) for name, given in found.items()}
+
+
+def is_flag(word: str) -> bool:
+    """Whether a word is a flag rather than a value, such as a negative number."""
+    return word.startswith("-") and not word[1:2].isdigit() and word != "-"
