@@ -44,6 +44,11 @@ class Checkout:
         return major, minor, patch
 
     @property
+    def is_patched(self) -> bool:
+        """Whether it registers the plugin itself, as with `patches/megatron-lm`."""
+        return "megatron_nca.register()" in (self.path / "megatron/training/__init__.py").read_text(encoding="utf-8")
+
+    @property
     def tag(self) -> str:
         """The version as Megatron-LM tags it: `core_v0.16.1`."""
         return "core_v" + ".".join(map(str, self.version))

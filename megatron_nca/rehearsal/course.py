@@ -17,9 +17,10 @@ from pathlib import Path
 
 import megatron_nca
 from megatron_nca.data.curriculum import Plan
+from megatron_nca.data.phase_word import is_ours
 from megatron_nca.rehearsal import arguments_only, ending, lengths
 from megatron_nca.rehearsal.checkouts import Checkout, compile_helpers
-from megatron_nca.rehearsal.launching import Launch
+from megatron_nca.rehearsal.launching import Launch, arguments
 from megatron_nca.rehearsal.megatron_lm import Run, RunError
 from megatron_nca.rehearsal.scaling import Case, Scaled, has_transformer_engine, left_out, scale
 from megatron_nca.rehearsal.training_log import TrainingLog
@@ -32,6 +33,10 @@ TOKENIZER = ("--tokenizer-*", "--tiktoken-*", "--vocab-*", "--merge-file")
 FAULT = re.compile(
     r"^(?:\[rank\d+\]:\s*)?(megatron-nca: .*|[\w.]+\.py: error: .*|(?:\w+\.)*\w*(?:Error|Exception|Interrupt)(?:: .*)?)$", re.M
 )
+PLACES = ("--load", "--data-args-path", "--per-split-data-args-path", "--tensorboard-dir", "--use-mcore-models")
+"""Flags that a rehearsal needs no others for: it has places of its own."""
+
+SPLIT = "90,5,5"
 START_SECONDS, RUN_SECONDS = 300.0, 900.0
 
 
@@ -69,6 +74,8 @@ class Rehearsal:
     plan_of: Callable[[Sequence[str]], Plan]
     told: dict[str, object] = field(default_factory=dict)
     replaced: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    rehearsed: tuple[str, ...] = ()
 
     @property
     def script(self) -> str:
@@ -125,7 +132,10 @@ class Rehearsal:
         length = lengths.Length(plan.samples, plan.sequence_length, batch)
         replicas = scaled.layout["data_parallel"]
         own = lengths.Scaling(case, length, replicas, self._text_of).flags()
-        yield self._texts(case)
+        if self.replaced:
+            # Of a small text a thousandth may be no document at all.
+            own += ["--split", SPLIT]
+        yield self._texts()
         yield from self._killed_and_resumed(scaled, own, self.plan_of([*own, *self._tokenizer_flags()]))
 
     def _tokenizer(self) -> Check:
@@ -150,22 +160,23 @@ class Rehearsal:
         return tuple(kept)
 
     def _text_of(self, prefix: str) -> str:
-        if lengths.has_files(prefix) or self.text is None:
-            return os.path.abspath(prefix)
-        self.replaced.append(prefix)
-        return os.path.abspath(self.text)
+        if not lengths.has_files(prefix):
+            (self.missing if self.text is None else self.replaced).append(prefix)
+        return os.path.abspath(prefix if self.text is None or lengths.has_files(prefix) else self.text)
 
-    def _texts(self, case: Case) -> Check:
-        if self.replaced:
-            return Check(
-                "text", CHANGED, f"{', '.join(dict.fromkeys(self.replaced))}: not on this machine, {self.text} instead"
-            )
+    def _texts(self) -> Check:
+        absent = ", ".join(dict.fromkeys(self.missing or self.replaced))
+        if self.missing:
+            return Check("text", FAILED, f"{absent}: not on this machine; --text PREFIX rehearses with another")
+        if absent:
+            return Check("text", CHANGED, f"{absent}: not on this machine, {self.text}, split {SPLIT}, instead")
         return Check("text", OK, "the launch's own")
 
     def _killed_and_resumed(self, scaled: Scaled, own: Sequence[str], plan: Plan) -> Iterator[Check]:
         switch = plan.batches.batches_until(plan.switch if plan.switch is not None else plan.samples // 2)
         saved, killed = switch - BEFORE, switch + AFTER
         run = self._run(scaled, own, saved)
+        self.rehearsed = run.command
         try:
             first = run.kill_at(killed, self.folder / "killed", RUN_SECONDS)
             yield from self._crossed(first, plan, switch)
@@ -175,8 +186,25 @@ class Rehearsal:
         except RunError as error:
             yield Check("run", FAILED, fault(str(error)))
             return
-        yield _compared(first, second, saved, killed)
+        compared = _compared(first, second, saved, killed)
+        yield compared if compared.state == OK else self._with_control(compared, run, saved, killed)
         yield from self._ended(second)
+
+    def _with_control(self, compared: Check, run: Run, saved: int, killed: int) -> Check:
+        """Whether the text alone, without the plugin, resumes with other losses too, as with some of FP8's recipes."""
+        folder = self.folder / "control"
+        flags = without_plugin(run.flags, self.folder / "checkpoints", folder / "checkpoints")
+        control = replace(run, flags=flags, plugin=False, audited=False)
+        try:
+            first = control.kill_at(killed, folder / "killed", RUN_SECONDS)
+            load = ("--load", str(folder / "checkpoints"))
+            second = replace(control, flags=(*flags, *load)).complete(folder / "resumed", RUN_SECONDS)
+        except RunError as error:
+            return replace(compared, detail=f"{compared.detail}; the text alone does not run: {fault(str(error))}")
+        alone = _compared(first, second, saved, killed)
+        if alone.state == OK:
+            return replace(compared, detail=f"{compared.detail}; of the text alone, without the plugin, they are equal")
+        return Check(compared.name, CHANGED, f"{compared.detail}; so they do without the plugin: {alone.detail}")
 
     def _run(self, scaled: Scaled, own: Sequence[str], saved: int) -> Run:
         evaluates = int(self.launch.case.arguments.get("--eval-iters") or 0) > 0
@@ -214,10 +242,9 @@ class Rehearsal:
             yield Check("validation", OK, f"{len(log.validations)} times, loss {log.validations[-1].loss:.4g}")
 
     def differences(self) -> tuple[str, ...]:
-        """Flags of the launch that the runs leave out."""
-        engine = has_transformer_engine()
-        ours = {*lengths.KEPT, *(f"--lr-{name}-{unit}" for name in lengths.SHARES for unit in ("iters", "samples"))}
-        return tuple(flag for flag in self.launch.case.arguments if left_out(flag, engine) and flag not in ours)
+        """Flags of the launch that the runs left out."""
+        ours = {*self.rehearsed, *PLACES}
+        return tuple(flag for flag in self.launch.case.arguments if flag not in ours) if self.rehearsed else ()
 
 
 def fault(output: str) -> str:
@@ -231,6 +258,19 @@ def fault(output: str) -> str:
         code = output[: chosen.start()].strip().splitlines()
         return f"AssertionError: {next((line.strip() for line in reversed(code) if 'assert' in line), '')}"
     return chosen[1]
+
+
+def without_plugin(flags: Sequence[str], folder: Path, own: Path) -> tuple[str, ...]:
+    """Flags of the same run on its last text alone, with a folder of its own for checkpoints."""
+    kept: list[str] = []
+    for flag, value in arguments(flags).items():
+        words = [] if value is True else value if isinstance(value, list) else [value]
+        if flag.endswith("data-path"):
+            last = max((place for place, word in enumerate(words) if is_ours(word)), default=-1)
+            words = words[last + 1 :]
+        if not flag.startswith("--nca-"):
+            kept += [flag, *(str(own) if word == str(folder) else word for word in words)]
+    return tuple(kept)
 
 
 def _without_writers(flags: Sequence[str]) -> list[str]:

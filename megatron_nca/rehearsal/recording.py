@@ -52,6 +52,8 @@ scontrol)
 squeue) date -d '+4 hours' +%Y-%m-%dT%H:%M:%S ;;
 *)
     case " $* " in
+    # A preflight's, which the rehearsal is.
+    *" -m megatron_nca.cli "*) echo rehearsal; exit ;;
     *" -m torch.distributed.run "* | *" -m torch.distributed.launch "* | *" -m torchrun "*) record python "$@" ;;
     *pretrain_*.py\ *) record python "$@" ;;
     esac
@@ -107,7 +109,7 @@ def _environment(folder: Path, script: Path, given: Mapping[str, str], nodes: in
     return {
         **os.environ,
         **{"SLURM_JOB_ID": "1", "SLURM_JOB_NODELIST": "localhost", "SLURM_NNODES": str(count), "SLURM_NODEID": "0"},
-        **{"SLURM_JOB_NUM_NODES": str(count), "SLURM_PROCID": "0", "SLURM_LOCALID": "0"},
+        **{"SLURM_JOB_NUM_NODES": str(count), "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURMD_NODENAME": "localhost"},
         **given,
         "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', '')}",
         "PYTHON": "python",

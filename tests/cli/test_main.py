@@ -30,6 +30,7 @@ BAD_INPUT = {
     "preview": (["nca:colours=3"], 2),
     "inspect": (["nca:grid=7"], 2),
     "plan": (["--data-path", "nca:tokns=1M", "/a", *RUN], 1),
+    "rehearse": (["--", "{folder}/none.args"], 2),
     "calibrate": (["{folder}/no_text"], 2),
     "build": (["nca:", "--tokens", "1M", "--output", "{folder}/none/nca"], 2),
     "transfer": (["--load", "{folder}/none", "--save", "{folder}/new"], 2),

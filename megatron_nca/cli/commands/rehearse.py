@@ -46,25 +46,19 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read the launch, rehearse it, print each part as it is done; return 1 for one that failed."""
-    need("torch", extra="megatron")
-    from megatron_nca.rehearsal import install
     from megatron_nca.rehearsal.launching import LaunchError
-
-    # Transformer Engine cannot be imported without a GPU's libraries, and Megatron-Core imports it where it is installed.
-    install()
-    for module in ("megatron.core.datasets.utils", "pybind11"):
-        need(module, extra="megatron")
 
     begun = time.monotonic()
     try:
         launch = read(args.launch, args.megatron, args.nodes)
     except LaunchError as error:
         raise UsageError(str(error)) from None
-    if not launch.plugin:
+    checkout = _checkout(launch, args.megatron)
+    if not launch.plugin and not checkout.is_patched:
         raise UsageError(
             f"the launch starts {launch.script} without the plugin, which knows nca: entries; write -m megatron_nca before it"
         )
-    checkout = _checkout(launch, args.megatron)
+    _take_the_gpu_s_place()
     folder = args.folder or Path(tempfile.mkdtemp(prefix="nca-rehearsal-"))
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -72,6 +66,16 @@ def run(args: argparse.Namespace) -> int:
     finally:
         if args.folder is None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _take_the_gpu_s_place() -> None:
+    """Transformer Engine cannot be imported without a GPU's libraries, and Megatron-Core imports it where it is installed."""
+    need("torch", extra="megatron")
+    from megatron_nca.rehearsal import install
+
+    install()
+    for module in ("megatron.core.datasets.utils", "pybind11"):
+        need(module, extra="megatron")
 
 
 def _rehearse(args: argparse.Namespace, launch: Launch, checkout: Checkout, folder: Path, begun: float) -> int:
