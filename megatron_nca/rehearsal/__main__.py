@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
     """Install the stand-in and run a script.
 
     Args:
-        argv (list[str]): `[MODE] SCRIPT ARGS...`
+        argv: `[MODE] SCRIPT ARGS...`.
     """
     mode = argv[0] if argv and argv[0] in MODES else None
     command = argv if mode is None else argv[1:]
@@ -61,7 +61,7 @@ def run_script(command: list[str]) -> None:
     """Run a script as `python SCRIPT ARGS...` would: as `__main__`, with its folder first on the path.
 
     Args:
-        command (list[str]): `SCRIPT ARGS...`
+        command: `SCRIPT ARGS...`.
     """
     script = command[0]
     sys.argv = command

@@ -38,9 +38,9 @@ class Audit:
     """What one rank holds before a transition, to be compared with what it holds afterwards.
 
     Args:
-        transition (Transition): The transition
-        model (list[torch.nn.Module]): Megatron's model chunks
-        optimizer (MegatronOptimizer): Megatron's optimizer
+        transition: The transition.
+        model: Megatron's model chunks.
+        optimizer: Megatron's optimizer.
     """
 
     def __init__(self, transition: Any, model: Any, optimizer: Any) -> None:

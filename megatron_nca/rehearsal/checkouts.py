@@ -26,7 +26,7 @@ class Checkout:
     """A checkout of Megatron-LM.
 
     Args:
-        path (Path): Its folder, the one of `pretrain_gpt.py`
+        path: Its folder, the one of `pretrain_gpt.py`.
     """
 
     path: Path
@@ -58,13 +58,13 @@ def find_checkouts(environment: Mapping[str, str] = os.environ) -> tuple[Checkou
     """Find the checkouts that the environment names, oldest version first.
 
     Args:
-        environment (Mapping[str, str]): Where to look for `MEGATRON_LM`
+        environment: Where to look for `MEGATRON_LM`.
 
     Returns:
-        tuple[Checkout, ...]: Nothing if the variable is unset or empty
+        Nothing if the variable is unset or empty.
 
     Raises:
-        FileNotFoundError: If the variable names a folder in which there is no checkout
+        FileNotFoundError: If the variable names a folder in which there is no checkout.
     """
     named = environment.get(VARIABLE)
     if not named:
@@ -85,11 +85,11 @@ def compile_helpers(checkout: Checkout, python: str = sys.executable) -> Path:
     Several processes may do so at once: the file appears complete or not at all.
 
     Args:
-        checkout (Checkout): The checkout, in which the file is written
-        python (str): The interpreter that will import it; has pybind11
+        checkout: The checkout, in which the file is written.
+        python: The interpreter that will import it; has pybind11.
 
     Returns:
-        Path: The compiled file
+        The compiled file.
     """
     datasets = checkout.path / _DATASETS
     source, compiled = datasets / "helpers.cpp", datasets / f"helpers_cpp{extension_suffix(python)}"

@@ -10,11 +10,11 @@ def write_corpus(prefix: Path, documents: Iterable[bytes]) -> Path:
     """Write documents, a byte a token, each ended by token 255.
 
     Args:
-        prefix (Path): What `--data-path` will name: the `.bin` and `.idx` files without their ends
-        documents (Iterable[bytes]): The documents
+        prefix: What `--data-path` will name: the `.bin` and `.idx` files without their ends.
+        documents: The documents.
 
     Returns:
-        Path: The prefix
+        The prefix.
     """
     import numpy
     import torch

@@ -45,9 +45,9 @@ class Check:
     """One thing that was rehearsed.
 
     Args:
-        name (str): What
-        state (str): `ok`, `FAILED`, or `changed` for what is not as in the launch
-        detail (str): What was seen
+        name: What.
+        state: `ok`, `FAILED`, or `changed` for what is not as in the launch.
+        detail: What was seen.
     """
 
     name: str
@@ -60,11 +60,11 @@ class Rehearsal:
     """A launch and where it is rehearsed.
 
     Args:
-        launch (Launch): The launch
-        checkout (Checkout): Its Megatron-LM
-        folder (Path): For checkpoints and logs
-        text (str | None): Prefix of the text to read where one of the launch is not on this machine
-        plan_of (Callable[[Sequence[str]], Plan]): Gives the plan of a launch's flags
+        launch: The launch.
+        checkout: Its Megatron-LM.
+        folder: For checkpoints and logs.
+        text: Prefix of the text to read where one of the launch is not on this machine.
+        plan_of: Gives the plan of a launch's flags.
     """
 
     launch: Launch
@@ -121,7 +121,7 @@ class Rehearsal:
         """Scale the launch and run it, killed and resumed; what was changed comes first.
 
         Args:
-            plan (Plan): Of the whole run
+            plan: Of the whole run.
         """
         case = self.launch.case
         scaled = replace(scale(case, self.checkout), script=self.script)

@@ -84,14 +84,14 @@ class Training:
     """A model and its distributed optimizer.
 
     Args:
-        batches (Batches): The data
-        vocabulary (int): Rows of the embeddings
-        sequence (int): Tokens of a sample
-        recipe (str | None): Megatron's name of an FP8 recipe, or None for bf16
-        fused (bool): Whether the MLP is one of te.ops
-        history (tuple[int, str]): Length of delayed scaling's histories, and what becomes of them: max or most_recent
-        optimizer (dict[str, Any] | None): Settings of `OptimizerConfig`
-        **model (Any): Settings of `TransformerConfig`
+        batches: The data.
+        vocabulary: Rows of the embeddings.
+        sequence: Tokens of a sample.
+        recipe: Megatron's name of an FP8 recipe, or None for bf16.
+        fused: Whether the MLP is one of te.ops.
+        history: Length of delayed scaling's histories, and what becomes of them: max or most_recent.
+        optimizer: Settings of `OptimizerConfig`.
+        **model: Settings of `TransformerConfig`.
     """
 
     def __init__(

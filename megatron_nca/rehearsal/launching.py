@@ -30,11 +30,11 @@ class Launch:
     """A launch of Megatron-LM.
 
     Args:
-        script (Path): As it is named, so that its folder may not be right here
-        flags (tuple[str, ...]): Megatron-LM's and the plugin's
-        ranks (int): How many there will be
-        plugin (bool): Whether it goes through `-m megatron_nca`
-        environment (Mapping[str, str]): What it sets that training depends on
+        script: As it is named, so that its folder may not be right here.
+        flags: Megatron-LM's and the plugin's.
+        ranks: How many there will be.
+        plugin: Whether it goes through `-m megatron_nca`.
+        environment: What it sets that training depends on.
     """
 
     script: Path
@@ -53,14 +53,14 @@ def read_words(words: Sequence[str], environment: Mapping[str, str] | None = Non
     """Read a command.
 
     Args:
-        words (Sequence[str]): The words: a launcher with its options or none, `-m megatron_nca` or not, a script, its flags
-        environment (Mapping[str, str] | None): What it sets that training depends on
+        words: The words: a launcher with its options or none, `-m megatron_nca` or not, a script, its flags.
+        environment: What it sets that training depends on.
 
     Returns:
-        Launch: What they say
+        What they say.
 
     Raises:
-        LaunchError: No script of Megatron-LM's is among them
+        LaunchError: No script of Megatron-LM's is among them.
     """
     place = next((place for place, word in enumerate(words) if Path(word).name in SCRIPTS), None)
     if place is None:
@@ -99,7 +99,7 @@ def read_file(path: Path) -> tuple[str, ...]:
     """Read a file of flags, in which `#` begins a comment.
 
     Raises:
-        LaunchError: It cannot be read
+        LaunchError: It cannot be read.
     """
     try:
         return tuple(shlex.split(path.read_text(encoding="utf-8"), comments=True))
@@ -111,7 +111,7 @@ def arguments(flags: Sequence[str]) -> dict[str, Any]:
     """Read flags and their values as argparse would split them; a flag given twice has its last values.
 
     Returns:
-        dict[str, Any]: True for a flag alone, a text for one value, a list for several
+        True for a flag alone, a text for one value, a list for several.
     """
     found: dict[str, list[str]] = {}
     values: list[str] = []

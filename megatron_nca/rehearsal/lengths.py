@@ -34,9 +34,9 @@ class Length:
     """How long the launch's run is.
 
     Args:
-        samples (int): Of the whole run
-        sequence (int): Tokens of a sample
-        batch (int): Samples of a step
+        samples: Of the whole run.
+        sequence: Tokens of a sample.
+        batch: Samples of a step.
     """
 
     samples: int
@@ -48,7 +48,7 @@ def data_paths(case: Case) -> dict[str, list[str]]:
     """The words of each data path of a launch, by the flag that would give them.
 
     Raises:
-        LaunchError: A file that holds them cannot be read
+        LaunchError: A file that holds them cannot be read.
     """
     found = {}
     for flag in ("--data-path", *(f"--{split}-data-path" for split in SPLITS)):
@@ -75,10 +75,10 @@ class Scaling:
     """The scaled data path and length of a launch.
 
     Args:
-        case (Case): The launch's flags
-        length (Length): Of its run
-        data_parallel (int): Replicas of the rehearsal
-        text (Callable[[str], str]): Gives the prefix to read in the place of a text's
+        case: The launch's flags.
+        length: Of its run.
+        data_parallel: Replicas of the rehearsal.
+        text: Gives the prefix to read in the place of a text's.
     """
 
     def __init__(self, case: Case, length: Length, data_parallel: int, text: Callable[[str], str]) -> None:

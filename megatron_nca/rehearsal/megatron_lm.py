@@ -78,21 +78,21 @@ class Run:
     """A run of `pretrain_gpt.py`. `dataclasses.replace` makes its variants.
 
     Args:
-        checkout (Checkout): The Megatron-LM to run
-        flags (tuple[str, ...]): Flags of this run, at least the data's; they win over the model's
-        tensor_parallel (int): Tensor-parallel size
-        pipeline_parallel (int): Pipeline-parallel size
-        data_parallel (int): Data-parallel size
-        context_parallel (int): Context-parallel size
-        expert_parallel (int): Expert-parallel size, within the data- and context-parallel ranks
-        plugin (bool): Whether megatron-nca is registered
-        vocabulary (int): The number of ids; the last is the end-of-document id, so by default ids are bytes
-        model (tuple[str, ...]): Flags of the model and its training
-        python (str): The interpreter
-        environment (Mapping[str, str]): Variables on top of this process's
-        script (str): Of the checkout
-        audited (bool): Whether each rank checks its tensors at the switch; see `audit`
-        tokenizer (tuple[str, ...] | None): Flags of the tokenizer in place of `vocabulary`
+        checkout: The Megatron-LM to run.
+        flags: Flags of this run, at least the data's; they win over the model's.
+        tensor_parallel: Tensor-parallel size.
+        pipeline_parallel: Pipeline-parallel size.
+        data_parallel: Data-parallel size.
+        context_parallel: Context-parallel size.
+        expert_parallel: Expert-parallel size, within the data- and context-parallel ranks.
+        plugin: Whether megatron-nca is registered.
+        vocabulary: The number of ids; the last is the end-of-document id, so by default ids are bytes.
+        model: Flags of the model and its training.
+        python: The interpreter.
+        environment: Variables on top of this process's.
+        script: Of the checkout.
+        audited: Whether each rank checks its tensors at the switch; see `audit`.
+        tokenizer: Flags of the tokenizer in place of `vocabulary`.
     """
 
     checkout: Checkout
@@ -138,10 +138,10 @@ class Run:
         """Start the run.
 
         Args:
-            folder (Path): Where each rank's output goes, as `rank0.log` and so on; made if missing
+            folder: Where each rank's output goes, as `rank0.log` and so on; made if missing.
 
         Returns:
-            Ranks: The running processes; a context that kills them at its end
+            The running processes; a context that kills them at its end.
         """
         compile_helpers(self.checkout, self.python)
         folder.mkdir(parents=True, exist_ok=True)
@@ -153,14 +153,14 @@ class Run:
         """Run to the end.
 
         Args:
-            folder (Path): Where each rank's output goes
-            timeout (float): Seconds after which the run is killed
+            folder: Where each rank's output goes.
+            timeout: Seconds after which the run is killed.
 
         Returns:
-            TrainingLog: The log of the last rank
+            The log of the last rank.
 
         Raises:
-            RunError: If a rank fails or time is up
+            RunError: If a rank fails or time is up.
         """
         with self.start(folder) as ranks:
             ranks.wait_for(ranks.ended, timeout)
@@ -170,14 +170,14 @@ class Run:
         """Run until a rank fails, as a run with wrong flags should.
 
         Args:
-            folder (Path): Where each rank's output goes
-            timeout (float): Seconds after which the run is killed
+            folder: Where each rank's output goes.
+            timeout: Seconds after which the run is killed.
 
         Returns:
-            str: The output of the rank that failed
+            The output of the rank that failed.
 
         Raises:
-            RunError: If the run succeeds or time is up
+            RunError: If the run succeeds or time is up.
         """
         with self.start(folder) as ranks:
             ranks.wait_for(lambda: ranks.failed() is not None or ranks.ended(), timeout, fail_early=False)
@@ -190,15 +190,15 @@ class Run:
         """Run until an iteration is logged, then send SIGKILL to every rank and whatever it has started.
 
         Args:
-            iteration (int): The last iteration to be logged; what Megatron-LM does after logging it is not done
-            folder (Path): Where each rank's output goes
-            timeout (float): Seconds to wait
+            iteration: The last iteration to be logged; what Megatron-LM does after logging it is not done.
+            folder: Where each rank's output goes.
+            timeout: Seconds to wait.
 
         Returns:
-            TrainingLog: The log of the last rank, up to the kill
+            The log of the last rank, up to the kill.
 
         Raises:
-            RunError: If a rank fails, the run ends before the iteration, or time is up
+            RunError: If a rank fails, the run ends before the iteration, or time is up.
         """
         environment = {**self.environment, holding.VARIABLE: str(iteration)}
         with replace(self, environment=environment).start(folder) as ranks:
@@ -211,15 +211,15 @@ class Run:
         """Run until an iteration's checkpoint is complete, then send SIGKILL to every rank before the next step ends.
 
         Args:
-            iteration (int): The iteration whose checkpoint is the last thing that happens
-            folder (Path): Where each rank's output goes
-            timeout (float): Seconds to wait
+            iteration: The iteration whose checkpoint is the last thing that happens.
+            folder: Where each rank's output goes.
+            timeout: Seconds to wait.
 
         Returns:
-            TrainingLog: The log of the last rank, up to the kill
+            The log of the last rank, up to the kill.
 
         Raises:
-            RunError: If a rank fails, the run ends before the checkpoint, or time is up
+            RunError: If a rank fails, the run ends before the checkpoint, or time is up.
         """
         environment = {**self.environment, holding.SAVED_VARIABLE: str(iteration)}
         saved = holding.saved_line(iteration)
@@ -273,9 +273,9 @@ class Ranks:
     """The processes of a started run.
 
     Args:
-        folder (Path): The folder of their output
-        processes (list[subprocess.Popen]): One a rank, each the leader of a session
-        second_is_mean (bool): How the log is to be read; see `parse_log`
+        folder: The folder of their output.
+        processes: One a rank, each the leader of a session.
+        second_is_mean: How the log is to be read; see `parse_log`.
     """
 
     def __init__(self, folder: Path, processes: list[subprocess.Popen], second_is_mean: bool) -> None:
@@ -313,12 +313,12 @@ class Ranks:
         """Wait until a condition holds.
 
         Args:
-            condition (Callable[[], bool]): The condition
-            timeout (float): Seconds to wait
-            fail_early (bool): Whether a failed rank ends the wait with an error
+            condition: The condition.
+            timeout: Seconds to wait.
+            fail_early: Whether a failed rank ends the wait with an error.
 
         Raises:
-            RunError: If a rank fails or time is up
+            RunError: If a rank fails or time is up.
         """
         deadline = time.monotonic() + timeout
         while True:

@@ -12,13 +12,13 @@ def free_ports(count: int) -> list[int]:
     """Find ports that nobody listens on.
 
     Args:
-        count (int): How many
+        count: How many.
 
     Returns:
-        list[int]: Different ones, by chance, so that runs that start at the same moment hardly ever choose the same
+        Different ones, by chance, so that runs that start at the same moment hardly ever choose the same.
 
     Raises:
-        OSError: If there are not as many
+        OSError: If there are not as many.
     """
     found: list[int] = []
     for port in random.SystemRandom().sample(PORTS, len(PORTS)):

@@ -72,16 +72,16 @@ def record(words: Sequence[str], environment: Mapping[str, str], checkout: Path 
     """Run a script up to its launch.
 
     Args:
-        words (Sequence[str]): The script and its arguments
-        environment (Mapping[str, str]): Variables on top of this process's
-        checkout (Path | None): A checkout of Megatron-LM, whose files the script may look for in its working directory
-        nodes (int | None): Of the job, or None for what the script's own `#SBATCH --nodes` says
+        words: The script and its arguments.
+        environment: Variables on top of this process's.
+        checkout: A checkout of Megatron-LM, whose files the script may look for in its working directory.
+        nodes: Of the job, or None for what the script's own `#SBATCH --nodes` says.
 
     Returns:
-        Launch: The launch that it came to
+        The launch that it came to.
 
     Raises:
-        LaunchError: It ended before, or did not end; the message has its last line
+        LaunchError: It ended before, or did not end; the message has its last line.
     """
     script = Path(words[0])
     if not script.is_file():

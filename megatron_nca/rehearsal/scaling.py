@@ -20,8 +20,8 @@ class Case:
     """A launch's flags.
 
     Args:
-        name (str): Of a published case its folder; of any other launch its script
-        arguments (Arguments): Its flags and their values: True for a flag alone, a text, a number, or a list of texts
+        name: Of a published case its folder; of any other launch its script.
+        arguments: Its flags and their values: True for a flag alone, a text, a number, or a list of texts.
     """
 
     name: str
@@ -95,10 +95,10 @@ class Scaled:
     """A case that trains in seconds.
 
     Args:
-        script (str): The script that runs it
-        flags (tuple[str, ...]): Its flags, less data and length
-        layout (dict): Sizes of the parallel groups, as `Run` names them
-        environment (dict): Variables of its ranks
+        script: The script that runs it.
+        flags: Its flags, less data and length.
+        layout: Sizes of the parallel groups, as `Run` names them.
+        environment: Variables of its ranks.
     """
 
     script: str

@@ -13,13 +13,13 @@ class Iteration:
     """What Megatron-LM logs of an iteration. Numbers are the printed ones.
 
     Args:
-        iteration (int): Counted from 1
-        consumed_samples (int): After the iteration
-        learning_rate (float | None): Of the iteration that follows: Megatron-LM logs after the scheduler's step
-        loss (float | None): `lm loss`; None where no loss of this iteration alone is printed: it was skipped, or its line
-            holds a mean
-        grad_norm (float | None): None where it is not computed
-        fields (Mapping[str, str]): Every field of the line by its name, as printed
+        iteration: Counted from 1.
+        consumed_samples: After the iteration.
+        learning_rate: Of the iteration that follows: Megatron-LM logs after the scheduler's step.
+        loss: `lm loss`; None where no loss of this iteration alone is printed: it was skipped, or its line
+            holds a mean.
+        grad_norm: None where it is not computed.
+        fields: Every field of the line by its name, as printed.
     """
 
     iteration: int
@@ -35,9 +35,9 @@ class Validation:
     """A loss on held-out data.
 
     Args:
-        iteration (int): The iteration after which it was measured
-        split (str | None): None during training; after training `validation` or `test`
-        loss (float): `lm loss value`
+        iteration: The iteration after which it was measured.
+        split: None during training; after training `validation` or `test`.
+        loss: `lm loss value`.
     """
 
     iteration: int
@@ -50,9 +50,9 @@ class TrainingLog:
     """A run's log.
 
     Args:
-        text (str): The last rank's output, which holds the losses
-        iterations (tuple[Iteration, ...]): In the order of the log
-        validations (tuple[Validation, ...]): In the order of the log
+        text: The last rank's output, which holds the losses.
+        iterations: In the order of the log.
+        validations: In the order of the log.
     """
 
     text: str
@@ -74,12 +74,12 @@ def parse_log(text: str, second_is_mean: bool = False) -> TrainingLog:
     """Read the output of a run's last rank.
 
     Args:
-        text (str): The output
-        second_is_mean (bool): Whether the second line of a process holds the mean loss of its first two iterations, as in
-            Megatron-LM since 0.16
+        text: The output.
+        second_is_mean: Whether the second line of a process holds the mean loss of its first two iterations, as in
+            Megatron-LM since 0.16.
 
     Returns:
-        TrainingLog: The records
+        The records.
     """
     iterations = [_iteration(match) for match in _ITERATION.finditer(text)]
     if second_is_mean and len(iterations) > 1:

@@ -11,12 +11,12 @@ def construct(public: type, storage: type, quantizer: Any, shape: tuple[int, ...
     """Make a quantized tensor of what it holds.
 
     Args:
-        public (type): Transformer Engine's class that presents itself as a tensor
-        storage (type): Its bare counterpart, which quantizers marked as internal make
-        quantizer (Any): The quantizer
-        shape (tuple[int, ...]): Of what the tensor stands for
-        dtype (torch.dtype): That it presents itself with
-        **held (Any): The constructor's arguments; those that this version does not know are left out
+        public: Transformer Engine's class that presents itself as a tensor.
+        storage: Its bare counterpart, which quantizers marked as internal make.
+        quantizer: The quantizer.
+        shape: Of what the tensor stands for.
+        dtype: That it presents itself with.
+        **held: The constructor's arguments; those that this version does not know are left out.
     """
     held = {name: value for name, value in held.items() if name in _known(storage)}
     if not quantizer.internal:

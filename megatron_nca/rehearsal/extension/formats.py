@@ -61,14 +61,14 @@ def scale_from_amax(
     """The scales for largest magnitudes; compute_scale_from_amax of common/recipe/recipe_common.cuh.
 
     Args:
-        largest_magnitude (torch.Tensor): float32, of any shape
-        dtype_or_largest (float): The format's largest number
-        epsilon (float): Smaller magnitudes count as this
-        power_of_two (bool): Whether scales are rounded down to powers of two
-        for_infinity (float): The scale where the quotient overflows
+        largest_magnitude: float32, of any shape.
+        dtype_or_largest: The format's largest number.
+        epsilon: Smaller magnitudes count as this.
+        power_of_two: Whether scales are rounded down to powers of two.
+        for_infinity: The scale where the quotient overflows.
 
     Returns:
-        torch.Tensor: float32; 1 where the magnitude is 0, infinite or NaN
+        float32; 1 where the magnitude is 0, infinite or NaN.
     """
     magnitude = torch.where(largest_magnitude < epsilon, torch.full_like(largest_magnitude, epsilon), largest_magnitude)
     scale = torch.full_like(magnitude, dtype_or_largest) / magnitude
@@ -82,7 +82,7 @@ def e8m0_from_amax(largest_magnitude: torch.Tensor, largest_number: float) -> to
     """Biased exponents of the smallest powers of two that are not below amax / largest; float_to_e8m0 of common/util/ptx.cuh.
 
     Returns:
-        torch.Tensor: uint8, of the magnitudes' shape; 255 for NaN
+        uint8, of the magnitudes' shape; 255 for NaN.
     """
     quotient = largest_magnitude * torch.tensor(1.0 / largest_number, dtype=torch.float32)
     bits = quotient.view(torch.int32)

@@ -40,31 +40,31 @@ def generic_gemm(
     """Multiply two matrices.
 
     Args:
-        A (Any): Plain or quantized, (..., columns)
-        transA (bool): Whether A's last dimension is summed over
-        B (Any): Plain or quantized, (..., columns)
-        transB (bool): Whether B's first dimensions are summed over
-        D (Any): Where the result goes, or None
-        quantizer (Any): Casts the result, or None
-        output_dtype (int | None): Of the result
-        bias (torch.Tensor | None): Added to the result; with `grad` only asks for its gradient, the sum of B's rows
-        bias_type (int): The type of the bias, and of what goes into GELU of a low-precision product
-        gelu (bool): Whether the result goes through GELU; with `grad`, whether it is multiplied with GELU's gradient
-        gelu_in (torch.Tensor | None): Where that gradient is taken
-        grad (bool): Whether this is a backward product
-        workspace (Any): Not needed here
-        workspace_size (int): Not needed here
-        accumulate (bool): Whether the result is added to `beta` times D
-        use_split_accumulator (bool): Sums are float32 here in any case
-        comm_overlap (Any): A user buffer, of which there are none
-        comm_type (Any): Of the user buffer
-        extra_output (Any): Of the user buffer
-        bulk_overlap (bool): Of the user buffer
-        alpha (float): A factor of the product
-        beta (float | None): A factor of D; 1 if None
+        A: Plain or quantized, (..., columns).
+        transA: Whether A's last dimension is summed over.
+        B: Plain or quantized, (..., columns).
+        transB: Whether B's first dimensions are summed over.
+        D: Where the result goes, or None.
+        quantizer: Casts the result, or None.
+        output_dtype: Of the result.
+        bias: Added to the result; with `grad` only asks for its gradient, the sum of B's rows.
+        bias_type: The type of the bias, and of what goes into GELU of a low-precision product.
+        gelu: Whether the result goes through GELU; with `grad`, whether it is multiplied with GELU's gradient.
+        gelu_in: Where that gradient is taken.
+        grad: Whether this is a backward product.
+        workspace: Not needed here.
+        workspace_size: Not needed here.
+        accumulate: Whether the result is added to `beta` times D.
+        use_split_accumulator: Sums are float32 here in any case.
+        comm_overlap: A user buffer, of which there are none.
+        comm_type: Of the user buffer.
+        extra_output: Of the user buffer.
+        bulk_overlap: Of the user buffer.
+        alpha: A factor of the product.
+        beta: A factor of D; 1 if None.
 
     Returns:
-        list[Any]: Result, gradient of the bias or None, what went into GELU or None, `extra_output`
+        Result, gradient of the bias or None, what went into GELU or None, `extra_output`.
     """
     if comm_overlap is not None:
         raise NotImplementedError("user buffers (--tp-comm-overlap) are not emulated on the CPU; leave them out")
@@ -154,7 +154,7 @@ def te_general_grouped_gemm(
     """Multiply pairs of matrices; a group may be empty.
 
     Returns:
-        Sequence[torch.Tensor]: With `grad` the gradients of the biases, otherwise the biases
+        With `grad` the gradients of the biases, otherwise the biases.
     """
     outputs = list(torch.split(D[0], list(m_splits))) if single_output else D
     biases = []

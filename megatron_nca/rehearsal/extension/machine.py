@@ -10,7 +10,7 @@ def capability() -> tuple[int, int]:
     """The compute capability.
 
     Raises:
-        ValueError: If the variable is not a capability
+        ValueError: If the variable is not a capability.
     """
     named = os.environ.get(VARIABLE)
     if not named:

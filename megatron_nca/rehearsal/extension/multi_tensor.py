@@ -23,14 +23,14 @@ class Adam:
     """Adam's numbers, in the order in which kernels take them.
 
     Args:
-        lr (Any): Learning rate, a number or a tensor
-        beta1 (float): Decay of the first moment
-        beta2 (float): Decay of the second moment
-        eps (float): Added to the root of the second moment
-        step (Any): Counted from 1, a number or a tensor
-        mode (int): 0: weight decay is part of the gradient; 1: it is apart, as in AdamW
-        bias_correction (int): Whether moments are corrected for their beginning at 0
-        weight_decay (float): Weight decay
+        lr: Learning rate, a number or a tensor.
+        beta1: Decay of the first moment.
+        beta2: Decay of the second moment.
+        eps: Added to the root of the second moment.
+        step: Counted from 1, a number or a tensor.
+        mode: 0: weight decay is part of the gradient; 1: it is apart, as in AdamW.
+        bias_correction: Whether moments are corrected for their beginning at 0.
+        weight_decay: Weight decay.
     """
 
     lr: Any

@@ -37,13 +37,13 @@ def quantize(tensor: torch.Tensor, quantizer: Any, output: Any = None, noop: tor
     """Cast a tensor to FP8.
 
     Args:
-        tensor (torch.Tensor): Of any floating type
-        quantizer (Any): Transformer Engine's, of which the kind and the scale come
-        output (Any): Where to write, or None for a new tensor
-        noop (torch.Tensor | None): If it holds 1, `output` stays as it is
+        tensor: Of any floating type.
+        quantizer: Transformer Engine's, of which the kind and the scale come.
+        output: Where to write, or None for a new tensor.
+        noop: If it holds 1, `output` stays as it is.
 
     Returns:
-        Any: The quantized tensor
+        The quantized tensor.
     """
     kind = _kind_for(quantizer)
     if output is None:

@@ -25,12 +25,12 @@ def fused_amax_and_scale_update_after_reduction(
     """Update histories and scales in place; kernel_bulk of common/recipe/delayed_scaling.cu.
 
     Args:
-        amax_reduction_buffer (torch.Tensor): The step's largest magnitudes over all ranks, of all scales in turn
-        amax_histories (Sequence[torch.Tensor]): float32 (length, scales) each
-        scales (Sequence[torch.Tensor]): float32 (scales,) each
-        amax_compute_algo (str): `max` or `most_recent`
-        fp8_dtype (int): The format
-        margin (float): By how many powers of two values stay below the largest number
+        amax_reduction_buffer: The step's largest magnitudes over all ranks, of all scales in turn.
+        amax_histories: float32 (length, scales) each.
+        scales: float32 (scales,) each.
+        amax_compute_algo: `max` or `most_recent`.
+        fp8_dtype: The format.
+        margin: By how many powers of two values stay below the largest number.
     """
     limit = formats.largest(fp8_dtype) * 2.0**-margin
     offset = 0
@@ -53,12 +53,12 @@ def fp8_block_scaling_compute_partial_amax(
     """Write the largest magnitude of every 128 x 128 block, as far as a shard of the flat weight reaches.
 
     Args:
-        tensor (torch.Tensor): The shard, flat
-        amax (torch.Tensor): Where to write, a number a block
-        h (int): Rows of the whole weight
-        w (int): Its columns
-        start_offset (int): Where in the flat weight the shard begins
-        block_len (int): 128
+        tensor: The shard, flat.
+        amax: Where to write, a number a block.
+        h: Rows of the whole weight.
+        w: Its columns.
+        start_offset: Where in the flat weight the shard begins.
+        block_len: 128.
     """
     found = blockwise.block_amax(_placed(tensor, h, w, start_offset), block_len, block_len)
     amax[: found.shape[0], : found.shape[1]] = found

@@ -78,8 +78,8 @@ def operand(tensor: Any, rowwise: bool) -> torch.Tensor:
     """The matrix that a product reads, float32: Hopper's kernels read only operands whose last dimension is summed over.
 
     Args:
-        tensor (Any): A `Float8Tensor`
-        rowwise (bool): Whether the last dimension is the one that is summed over; if not, the transpose is read
+        tensor: A `Float8Tensor`.
+        rowwise: Whether the last dimension is the one that is summed over; if not, the transpose is read.
     """
     if rowwise or (machine.multiplies_any_layout() and tensor._data is not None):
         if tensor._data is None:

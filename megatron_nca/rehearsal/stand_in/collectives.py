@@ -42,7 +42,7 @@ class Options:
     """NCCL's options, where PyTorch was built without NCCL; gloo is told none of them.
 
     Args:
-        is_high_priority_stream (bool): What Megatron asks of a group
+        is_high_priority_stream: What Megatron asks of a group.
     """
 
     def __init__(self, is_high_priority_stream: bool = False) -> None:
@@ -54,7 +54,7 @@ class Scaled:
     """A sum whose terms are multiplied by a factor on their way, which NCCL has and gloo has not.
 
     Args:
-        factor (float): The factor
+        factor: The factor.
     """
 
     def __init__(self, factor: float) -> None:

@@ -62,12 +62,12 @@ def places(length: int, rank: int, ranks: int) -> torch.Tensor:
     """The positions of a sequence that a rank holds.
 
     Args:
-        length (int): Tokens that each rank holds
-        rank (int): The rank
-        ranks (int): Their number
+        length: Tokens that each rank holds.
+        rank: The rank.
+        ranks: Their number.
 
     Returns:
-        torch.Tensor: int64 (length,), in the rank's own order
+        int64 (length,), in the rank's own order.
     """
     chunk = length // 2
     front, back = rank * chunk, (2 * ranks - 1 - rank) * chunk

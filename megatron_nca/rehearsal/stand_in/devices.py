@@ -45,7 +45,7 @@ def to_cpu(device: Any) -> Any:
     """The CPU in place of a CUDA device; any other value as it is.
 
     Args:
-        device (Any): What a caller gave as a device: a name, an index (an index is a CUDA device's), a `torch.device` or None
+        device: What a caller gave as a device: a name, an index (an index is a CUDA device's), a `torch.device` or None.
     """
     if isinstance(device, bool) or not isinstance(device, (int, str, torch.device)):
         return device

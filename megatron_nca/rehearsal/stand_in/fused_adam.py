@@ -21,13 +21,13 @@ class FusedAdam(torch.optim.Optimizer):
     """Adam with `apex.optimizers.FusedAdam`'s arguments and state.
 
     Args:
-        params (Iterable): Parameters or parameter groups
-        lr (float): Learning rate
-        betas (tuple[float, float]): Decay of the first and of the second moment
-        eps (float): Added to the root of the second moment
-        adam_w_mode (bool): Whether weight decay is apart from the gradient, as in AdamW
-        weight_decay (float): Weight decay
-        capturable (bool): Whether a CUDA graph may capture the step; there is none here
+        params: Parameters or parameter groups.
+        lr: Learning rate.
+        betas: Decay of the first and of the second moment.
+        eps: Added to the root of the second moment.
+        adam_w_mode: Whether weight decay is apart from the gradient, as in AdamW.
+        weight_decay: Weight decay.
+        capturable: Whether a CUDA graph may capture the step; there is none here.
     """
 
     def __init__(

@@ -23,7 +23,7 @@ class Roles:
     """The two streams of random numbers that one generator plays.
 
     Args:
-        generator (torch.Generator): The generator that CPU operators draw from
+        generator: The generator that CPU operators draw from.
     """
 
     def __init__(self, generator: torch.Generator) -> None:

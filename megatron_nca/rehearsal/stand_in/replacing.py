@@ -7,8 +7,8 @@ def replace(*owners: Any, **replacements: Any) -> None:
     """Give modules or classes other attributes.
 
     Args:
-        *owners (Any): The modules or classes; all get the same
-        **replacements (Any): The attributes by their names
+        *owners: The modules or classes; all get the same.
+        **replacements: The attributes by their names.
     """
     for owner in owners:
         for name, replacement in replacements.items():

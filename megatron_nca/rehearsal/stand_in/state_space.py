@@ -66,12 +66,12 @@ class GatedRMSNorm(torch.nn.Module):
     """Root-mean-square norm over groups of channels.
 
     Args:
-        hidden_size (int): Channels
-        eps (float): Added to the mean square
-        group_size (int): Channels of a group; None for all of them
-        norm_before_gate (bool): Megatron's layers gate before, elsewhere
-        device (Any): Of the weight
-        dtype (Any): Of the weight
+        hidden_size: Channels.
+        eps: Added to the mean square.
+        group_size: Channels of a group; None for all of them.
+        norm_before_gate: Megatron's layers gate before, elsewhere.
+        device: Of the weight.
+        dtype: Of the weight.
     """
 
     def __init__(
@@ -124,20 +124,20 @@ def split_conv1d_scan(
     """A layer from its input projection to the gated output.
 
     Args:
-        zxbcdt (torch.Tensor): (batch, length, channels): gate, input, B, C and step sizes side by side
-        conv1d_weight (torch.Tensor): (channels of x, B and C, taps)
-        conv1d_bias (torch.Tensor): (channels of x, B and C)
-        dt_bias (torch.Tensor): (heads), added to the step sizes before the softplus
-        A (torch.Tensor): (heads), negative
-        D (torch.Tensor): (heads) or (heads, head dimension), weight of the input in the output
-        chunk_size (int): The kernel's; the result does not depend on it
-        activation (str): Of the convolution; Megatron's is "silu"
-        headdim (int): Head dimension; None where D tells
-        ngroups (int): Groups of heads with one B and C each
-        **kwargs (Any): What only the kernel looks at
+        zxbcdt: (batch, length, channels): gate, input, B, C and step sizes side by side.
+        conv1d_weight: (channels of x, B and C, taps).
+        conv1d_bias: (channels of x, B and C).
+        dt_bias: (heads), added to the step sizes before the softplus.
+        A: (heads), negative.
+        D: (heads) or (heads, head dimension), weight of the input in the output.
+        chunk_size: The kernel's; the result does not depend on it.
+        activation: Of the convolution; Megatron's is "silu"
+        headdim: Head dimension; None where D tells.
+        ngroups: Groups of heads with one B and C each.
+        **kwargs: What only the kernel looks at.
 
     Returns:
-        torch.Tensor: (batch, length, heads x head dimension)
+        (batch, length, heads x head dimension).
     """
     heads = len(dt_bias)
     width = heads * (D.shape[1] if headdim is None else headdim)
