@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from megatron_nca.cli.commands.rehearse import judged_by_plan
 from megatron_nca.rehearsal.checkouts import Checkout, compile_helpers
 from tests.rehearsal.conftest import corpus, pytest_generate_tests  # noqa: F401
 
@@ -60,6 +61,28 @@ def test_a_checkout_that_registers_the_plugin_itself_is_known(tmp_path):
     (tmp_path / "megatron/training").mkdir(parents=True)
     (tmp_path / "megatron/training/__init__.py").write_text("import megatron_nca\n\nmegatron_nca.register()\n")
     assert Checkout(tmp_path).is_patched
+
+
+RUN = ("--seq-length", "1024", "--global-batch-size", "512", "--train-samples", "9765625", "--micro-batch-size", "4")
+
+
+@pytest.mark.parametrize(
+    ("words", "vocabulary", "problem"),
+    [
+        (("--train-samples", "100"), None, "the run ends after 100 samples, before the switch"),
+        ((), 800, "its 10,002 tokens do not fit the tokenizer, which has 799 ids"),
+        (("--nca-lrr", "1"), None, "--nca-lrr: there is no such flag"),
+    ],
+)
+def test_what_plan_has_against_a_launch_stops_its_rehearsal(words, vocabulary, problem):
+    found, _ = judged_by_plan(("--data-path", "nca:tokens=164M", "/data/text", *RUN, *words), vocabulary)
+    assert problem in found
+
+
+def test_what_plan_warns_of_is_told():
+    problem, [warning] = judged_by_plan(("--data-path", "nca:tokens=164M", "/data/text", *RUN), 50_257)
+    assert problem is None
+    assert warning.startswith("NCA ends after 313 optimizer steps")
 
 
 @pytest.mark.slow

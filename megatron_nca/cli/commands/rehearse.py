@@ -122,12 +122,13 @@ def _checks(rehearsal: Rehearsal, plans: list[Plan]) -> Iterator[Check]:
     yield arguments
     if arguments.state == FAILED:
         return
-    problem = refusal_of_plan(rehearsal.launch.flags, rehearsal.told.get("vocabulary"))
+    problem, warnings = judged_by_plan(rehearsal.launch.flags, rehearsal.told.get("vocabulary"))
     if problem is not None:
         yield Part("plan", FAILED, problem)
         return
     plans.append(plan_of(rehearsal.launch.flags))
     yield Part("plan", "ok", f"{plans[0].samples:,} samples, as megatron-nca plan lays them out")
+    yield from (Part("plan", "warning", warning) for warning in warnings)
     yield from rehearsal.runs(plans[0])
 
 
@@ -145,19 +146,18 @@ def plan_of(flags: Sequence[str]) -> Plan:
     )
 
 
-def refusal_of_plan(flags: Sequence[str], vocabulary: object) -> str | None:
-    """Return what ``plan`` has against a launch, or None."""
+def judged_by_plan(flags: Sequence[str], vocabulary: object) -> tuple[str | None, Sequence[str]]:
+    """Return what ``plan`` has against a launch, or None, and what it warns of."""
     from megatron_nca.cli.main import main
 
     known = [] if vocabulary is None else ["--vocab-size", str(vocabulary)]
     printed, problems = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(problems):
         code = main(["plan", "--json", *known, "--", *flags])
-    if code == OK:
-        return None
     if lines := problems.getvalue().strip().splitlines():
-        return lines[-1]
-    return "; ".join(json.loads(printed.getvalue()).get("warnings", ()))
+        return lines[-1], ()
+    told = json.loads(printed.getvalue())
+    return None if code == OK else "; ".join(told["problems"]), told["warnings"]
 
 
 def read(words: Sequence[str], checkout: Path | None, nodes: int | None) -> Launch:
