@@ -32,15 +32,15 @@ class Tokenizer:
     unique_identifiers = {"class": "Tokenizer"}  # noqa: RUF012
 
 
-def write_text(prefix: str) -> None:
-    """Write a text of random tokens as Megatron's .bin and .idx."""
+def write_text(prefix: str, tokens: int = TEXT_TOKENS) -> None:
+    """Write a text of so many random tokens as Megatron's .bin and .idx."""
     import numpy as np
     import torch
     from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
 
     builder = IndexedDatasetBuilder(f"{prefix}.bin", dtype=np.uint16)
     generator = np.random.default_rng(0)
-    for _ in range(TEXT_TOKENS // 1000):
+    for _ in range(tokens // 1000):
         builder.add_item(torch.from_numpy(generator.integers(0, 50_256, 1000)))
         builder.end_document()
     builder.finalize(f"{prefix}.idx")

@@ -17,6 +17,11 @@ class NCAError(ValueError):
     is_of_every_rank: bool = False
 
 
+def _on_one_line(message: str) -> str:
+    """Return a message with what was given in it as it was written, what no terminal shows escaped."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in message)
+
+
 class ConfigError(NCAError):
     """A setting of the process is not usable.
 
@@ -27,7 +32,7 @@ class ConfigError(NCAError):
     """
 
     def __init__(self, field: str, value: object, problem: str) -> None:
-        super().__init__(f"{field}={value}: {problem}")
+        super().__init__(_on_one_line(f"{field}={value}: {problem}"))
         self.field = field
         self.value = value
         self.problem = problem
@@ -42,7 +47,7 @@ class EntryError(NCAError):
     """
 
     def __init__(self, entry: str, problem: str) -> None:
-        super().__init__(f"data path entry {entry!r}: {problem}")
+        super().__init__(_on_one_line(f"data path entry {entry!r}: {problem}"))
         self.entry = entry
         self.problem = problem
 

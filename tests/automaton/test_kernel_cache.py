@@ -212,3 +212,27 @@ class Planted:
 
     def save_overload(self, signature, data):
         raise AssertionError("the folder was used")
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "from megatron_nca import NCAConfig, NCASource; NCASource(NCAConfig())",
+        "from megatron_nca.automaton.complexity import gzip_size; gzip_size(b'abc')",
+    ],
+)
+def test_numba_turned_off_is_one_error(program):
+    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
+    ended = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert ended.returncode == 1
+    [last] = ended.stderr.splitlines()[-1:]
+    assert last.startswith("megatron_nca.errors.EnvironmentMismatchError: NUMBA_DISABLE_JIT is set")
+
+
+def test_the_command_line_says_so_too():
+    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
+    words = [sys.executable, "-m", "megatron_nca.cli", "preview", "nca:grid=4"]
+    ended = subprocess.run(words, env=environment, capture_output=True, text=True)
+    assert ended.returncode != 0
+    assert "NUMBA_DISABLE_JIT is set" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -1,0 +1,42 @@
+"""A slice of ``python -m benchmarks.fuzz``: random words, and random data paths through Megatron-Core's own builder."""
+
+import logging
+import random
+
+import pytest
+
+from benchmarks.fuzz import Tally, build_paths, read_entries
+from megatron_nca.errors import ConfigError, NCAError
+
+
+def test_random_entries_are_right_or_one_error():
+    tally = read_entries(3000, random.Random(7))
+    assert tally.failed == 0
+    assert tally.outcomes["EntryError"] > tally.outcomes["right"] > 0
+
+
+@pytest.fixture
+def logged():
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def test_random_data_paths_are_built_or_one_error(tmp_path, logged, process_group):
+    tally = build_paths(40, random.Random(8), tmp_path)
+    assert tally.failed == 0
+    assert tally.outcomes["right"] > 0
+
+
+@pytest.mark.parametrize(
+    "case", [lambda: 1 / 0, lambda: bytearray(300_000_000), lambda: (_ for _ in ()).throw(NCAError("b\nc"))]
+)
+def test_what_the_fuzz_would_find(case, capsys):
+    """It would see another error, much memory, and a message of two lines."""
+    tally = Tally()
+    tally.run("case", case)
+    assert tally.failed == 1
+    assert "FAILED 'case'" in capsys.readouterr().out
+
+
+def test_a_value_that_no_terminal_shows_is_escaped():
+    assert str(ConfigError("loss", "a\nb", "is wrong")) == r"loss=a\nb: is wrong"
