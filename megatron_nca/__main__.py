@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import megatron_nca
+from megatron_nca import refusing
+from megatron_nca.training import early
 
 USAGE = "usage: python -m megatron_nca SCRIPT [ARGS...]\n\nRegisters the nca: data path entry and runs SCRIPT."
 
@@ -21,6 +23,7 @@ def main(argv: list[str]) -> None:
 
     Raises:
         SystemExit: No script is named, or there is none at its place.
+        NCAError: The arguments alone decide that the launch cannot be served.
     """
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE)
@@ -30,6 +33,9 @@ def main(argv: list[str]) -> None:
         raise SystemExit(f"python -m megatron_nca: no script at {argv[0]!r}")
     sys.argv = list(argv)
     sys.path.insert(0, str(script.resolve().parent))
+    refusing.install()
+    if early.is_megatron_lm(script):
+        early.refuse_early(argv[1:])
     megatron_nca.register()
     _go_along(script)
     runpy.run_path(str(script), run_name="__main__")
