@@ -11,15 +11,18 @@ from typing import Any
 import numpy as np
 
 from benchmarks.science.arms import Arm, arms
-from examples.quickstart.report import tokens_at
+from examples.quickstart.report import SEEDS, tokens_at
 
 RESULTS = Path(__file__).with_name("results")
 
 
 def print_table() -> None:
-    """Print what there is."""
-    for line in lines(read_results()):
-        print(line)
+    """Print what there is, and keep the seeds for the quickstart."""
+    results = read_results()
+    print("\n".join(lines(results)))
+    if "nca" in results and "scratch" in results:
+        print("\n" + "\n".join(along_the_text(results)))
+        write_seeds(results)
 
 
 def read_results(folder: Path = RESULTS) -> dict[str, dict[int, Any]]:
@@ -54,6 +57,28 @@ def _cells(arm: Arm, results: dict[str, dict[int, Any]]) -> list[str]:
     reached = [tokens_at(own[seed]["validations"], _end(other[seed], "loss")) for seed in seeds]
     told = ", ".join("never" if tokens is None else f"{tokens / 1e6:.2f}" for tokens in reached)
     return [*cells, str(arm.against), mean_and_error(differences, 1), mean_and_error(copied, 1), told]
+
+
+def along_the_text(results: dict[str, dict[int, Any]], arm: str = "nca", against: str = "scratch") -> Iterator[str]:
+    """Yield a Markdown table: the difference in loss, seed by seed, at counts of text tokens."""
+    seeds = [seed for seed in results.get(arm, {}) if seed in results.get(against, {})]
+    yield "| text tokens | " + " | ".join(f"seed {seed}" for seed in seeds) + " | mean and standard error |"
+    yield "|---:|" + "---:|" * (len(seeds) + 1)
+    for place in range(len(results[against][seeds[0]]["validations"])):
+        pairs = [(results[against][seed]["validations"][place], results[arm][seed]["validations"][place]) for seed in seeds]
+        found = [100 * (other["loss"] / one["loss"] - 1) for one, other in pairs]
+        cells = " | ".join(f"{value:+.1f}" for value in found)
+        yield f"| {pairs[0][0]['tokens']:,} | {cells} | {mean_and_error(found, 1)} |"
+
+
+def write_seeds(results: dict[str, dict[int, Any]], path: Path = SEEDS) -> None:
+    """Write what the quickstart lays one run beside: validations of every seed that has both runs."""
+    arms_there = {"text-only": results.get("scratch", {}), "nca-first": results.get("nca", {})}
+    seeds = sorted(set(arms_there["text-only"]) & set(arms_there["nca-first"]))
+    if seeds:
+        setting = {key: value for key, value in arms_there["nca-first"][seeds[0]]["job"].items() if key != "seed"}
+        curves = [{name: found[seed]["validations"] for name, found in arms_there.items()} for seed in seeds]
+        path.write_text(json.dumps({"setting": setting, "seeds": curves}) + "\n", encoding="utf-8")
 
 
 def mean_and_error(values: list[float], digits: int) -> str:
