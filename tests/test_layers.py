@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 from pathlib import Path
 
 import megatron_nca
@@ -83,3 +84,21 @@ def test_adapters_are_thin():
     lines = {file.name: len(file.read_text(encoding="utf-8").splitlines()) for file in (PACKAGE / "frameworks").glob("*.py")}
     assert max(lines.values()) <= ADAPTER
     assert sum(lines.values()) <= FRAMEWORKS
+
+
+CONTRIBUTING = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+def test_the_map_of_contributing_has_every_folder_and_no_other():
+    assert sorted(re.findall(r"^  (\w+)/ ", CONTRIBUTING, flags=re.MULTILINE)) == sorted(BELOW)
+
+
+def test_files_that_contributing_names_are_there():
+    named = re.findall(r"`((?:megatron_nca|tests|docs)/[\w./-]+)`", CONTRIBUTING)
+    assert len(named) > 15
+    assert [name for name in named if not (PACKAGE.parent / name).exists()] == []
+
+
+def test_ten_questions_are_answered_by_names():
+    section = CONTRIBUTING.split("### Ten questions")[1].split("###")[0]
+    assert len(re.findall(r"^\| [^|]+\? \| `", section, flags=re.MULTILINE)) == 10
