@@ -20,6 +20,7 @@ STEPS, SWITCH = 24, 10
 # What each attempt's training script is told beyond what the batch script gives it.
 PYTHON = """\
 #!/bin/bash
+[[ "$*" == *--fingerprint* ]] && exec {python} "$@"
 case "${{SLURM_RESTART_COUNT:-0}}" in
     0) exec {python} "$@" {first} ;;
     1) exec {python} "$@" {second} ;;

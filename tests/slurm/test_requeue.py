@@ -56,12 +56,22 @@ class Job:
     """One submission of the example script."""
 
     def __init__(
-        self, cluster, checkout, corpus, folder, python=sys.executable, log="job.log", minutes=20, margin=2, options=()
+        self,
+        cluster,
+        checkout,
+        corpus,
+        folder,
+        python=sys.executable,
+        log="job.log",
+        minutes=20,
+        margin=2,
+        options=(),
+        entry=ENTRY,
     ):
         self.cluster, self.folder, self.log_path = cluster, folder, folder / log
         counted = 255 if checkout.version < (0, 18) else 256
         tokenizer = ("--tokenizer-type", "NullTokenizer", "--vocab-size", str(counted))
-        flags = [*TINY_GPT_FLAGS, *CPU_FLAGS, *tokenizer, "--data-path", ENTRY, str(corpus), "--train-iters", str(STEPS)]
+        flags = [*TINY_GPT_FLAGS, *CPU_FLAGS, *tokenizer, "--data-path", entry, str(corpus), "--train-iters", str(STEPS)]
         flags += ["--hidden-dropout", "0", "--attention-dropout", "0", "--save-interval", "5", "--ckpt-format", "torch_dist"]
         (folder / "run.args").write_text("# a tiny model\n" + "\n".join(flags) + "\n")
         environment = {
@@ -123,6 +133,11 @@ def test_rank_0_alone_prints_the_plan(whole):
     assert whole.text().count("phases end after iterations 10") == 1
 
 
+def test_the_step_is_started_after_the_preflight(whole):
+    text = whole.text()
+    assert 0 < text.index("every node makes the same tokens") < text.index("iteration        1/")
+
+
 def test_killed_twice_and_queued_again_it_ends_with_the_same_losses(whole, cluster, checkout, corpus, tmp_path):
     python = tmp_path / "python"
     python.write_text(HOLDING_PYTHON.format(python=sys.executable))
@@ -130,8 +145,8 @@ def test_killed_twice_and_queued_again_it_ends_with_the_same_losses(whole, clust
     job = Job(cluster, checkout, corpus, tmp_path, python)
     for attempt, iteration in enumerate((7, 13)):
         job.wait_for(attempt, iteration)
-        # The step: KILL for the job itself would cancel it for good.
-        cluster("scancel", "--signal=KILL", f"{job.id}.0")
+        # The step after the preflight's: KILL for the job itself would cancel it for good.
+        cluster("scancel", "--signal=KILL", f"{job.id}.1")
     job.end()
     assert [text[0] for text in job.attempts()] == ["0", "1", "2"]
     first = [min(parse_log(text).losses) for text in job.attempts()]
@@ -152,6 +167,33 @@ def test_out_of_time_it_saves_and_goes_on_with_the_same_losses(whole, cluster, c
     assert went_on == max(parse_log(first).losses) + 1 < SWITCH
     # Of the second iteration after a start Megatron-LM prints no loss of its own.
     assert losses(job) == {iteration: loss for iteration, loss in losses(whole).items() if iteration != went_on + 1}
+
+
+# One node's fingerprint is another than the other's, as with another image.
+OTHER_PYTHON = """\
+#!/bin/bash
+if [[ "$*" == *--fingerprint* && $SLURM_PROCID == 1 ]]; then echo 0123456789abcdef; exit; fi
+exec {python} "$@"
+"""
+
+
+def test_nodes_that_would_make_different_tokens_do_not_start(cluster, checkout, corpus, tmp_path):
+    python = tmp_path / "python"
+    python.write_text(OTHER_PYTHON.format(python=sys.executable))
+    python.chmod(0o755)
+    job = Job(cluster, checkout, corpus, tmp_path, python)
+    assert cluster.wait_for_end(job.id, 120) == "FAILED"
+    assert "the nodes would make different tokens" in job.text()
+    assert "0123456789abcdef n2" in job.text()
+    assert not parse_log(job.text()).iterations
+
+
+def test_a_launch_that_plan_refuses_does_not_start(cluster, checkout, corpus, tmp_path):
+    job = Job(cluster, checkout, corpus, tmp_path, entry="nca:tokens=5000,grid=4,colours=3")
+    assert cluster.wait_for_end(job.id, 120) == "FAILED"
+    assert "is no key of an entry" in job.text()
+    assert "plan refused the launch" in job.text()
+    assert not parse_log(job.text()).iterations
 
 
 def test_a_time_limit_without_time_to_train_is_refused(cluster, checkout, corpus, tmp_path):
