@@ -57,6 +57,7 @@ class Audit:
 
     def check_switch(self) -> None:
         """Check weights, masters, moments and replicas after the transition, and tell."""
+        finish_gathers(self.model)
         self.after = self.values()
         for target, old, new in zip(self.targets, self.before, self.after, strict=True):
             # In bfloat16 a few numbers of a small part are the same by chance.
@@ -138,6 +139,14 @@ class Audit:
             f"audit: rank {rank}: {targets} new, {masters} masters equal, {moments} moments zero, {replicas} replicas equal",
             flush=True,
         )
+
+
+def finish_gathers(model: Any) -> None:
+    """Wait for the weights that Megatron-FSDP gathers ahead of the coming forward pass, which waits for them itself."""
+    for chunk in model:
+        pipeline: Any = getattr(getattr(chunk, "module", None), "all_gather_pipeline", None)
+        for bucket in list(getattr(pipeline, "param_gather_event_map", ())):
+            pipeline.wait_bucket_ready(*bucket)
 
 
 def local(tensor: Any) -> Any:
