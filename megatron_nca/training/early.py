@@ -94,12 +94,20 @@ def _read(words: Sequence[str]) -> argparse.Namespace:
         raise _LeftToMegatronError("its arguments are in a file")
     if args.megatron_fsdp_version is None:
         args.megatron_fsdp_version = 1
-    tensor = args.tensor_model_parallel_size or 1
-    expert = args.expert_tensor_parallel_size or tensor
-    # As Megatron derives them: shards are counted with those of tensor parallelism.
-    args.gtp_weight_remat_size = (args.tensor_parallel_num_weight_shards or 1) // max(tensor, 1)
-    args.expert_gtp_weight_remat_size = (args.expert_tensor_parallel_num_weight_shards or 1) // max(expert, 1)
+    derive_weight_shards(args)
     return args
+
+
+def derive_weight_shards(args: argparse.Namespace) -> None:
+    """Set how far weights are sharded over a further group: Megatron counts shards together with tensor parallelism's.
+
+    Args:
+        args: Megatron-LM's, as far as they are known; changed.
+    """
+    tensor = max(getattr(args, "tensor_model_parallel_size", None) or 1, 1)
+    expert = max(getattr(args, "expert_tensor_parallel_size", None) or tensor, 1)
+    args.gtp_weight_remat_size = (getattr(args, "tensor_parallel_num_weight_shards", None) or 1) // tensor
+    args.expert_gtp_weight_remat_size = (getattr(args, "expert_tensor_parallel_num_weight_shards", None) or 1) // expert
 
 
 def _blends(args: argparse.Namespace) -> tuple[Blend | None, ...]:

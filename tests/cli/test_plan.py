@@ -136,6 +136,10 @@ def test_a_flag_of_ours_that_does_not_exist_is_an_error(fail):
         (["--optimizer-cpu-offload"], "--optimizer-cpu-offload keeps copies"),
         (["--use-megatron-fsdp", "--megatron-fsdp-version", "2"], "--megatron-fsdp-version 2 keeps shards"),
         (["--tensor-parallel-num-weight-shards", "2"], "--tensor-parallel-num-weight-shards cuts weights"),
+        (
+            ["--tensor-parallel-num-weight-shards", "4", "--tensor-model-parallel-size", "2"],
+            "cuts weights over a further group",
+        ),
         (["--nca-valid", "--eval-iters", "0"], "--eval-iters is 0"),
         (["--nca-decoupled-lr", "1e-4"], "give --decoupled-lr too"),
         (["--nca-optimizer", "new"], "must be one of fresh, keep"),
@@ -147,6 +151,11 @@ def test_what_the_launchs_own_validation_refuses_is_refused_in_its_words(fail, e
     message = fail("plan", "--", "pretrain_gpt.py", *CURRICULUM, *RUN, *extra, code=1)
     assert says in message
     assert message.count("\n") == 1
+
+
+def test_shards_of_tensor_parallelism_alone_are_no_further_group(succeed):
+    shards = ("--tensor-parallel-num-weight-shards", "2", "--tensor-model-parallel-size", "2")
+    assert succeed("plan", "--json", "--", "pretrain_gpt.py", *CURRICULUM, *RUN, *shards)["good"]
 
 
 def warned(succeed, *words, code=0):

@@ -19,15 +19,11 @@ from megatron_nca.cli.launch.tokenizer import add_tokenizer_of_launch
 from megatron_nca.data.batches import BatchBoundaries, run_steps
 from megatron_nca.data.curriculum import Blend
 from megatron_nca.stacks import MEGATRON_LM
+from megatron_nca.training.early import derive_weight_shards
 from megatron_nca.training.options import DECAY_STYLES, add_arguments, options_of
 
 WSD_STYLES = ("exponential", "linear", "cosine", "minus_sqrt")
 SPLITS = ("train", "valid", "test")
-OTHER_NAMES = {
-    "tensor-parallel-num-weight-shards": "gtp_weight_remat_size",
-    "expert-tensor-parallel-num-weight-shards": "expert_gtp_weight_remat_size",
-}
-"""Megatron's names of arguments that differ from their flags'."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +102,7 @@ def read_launch(own: argparse.Namespace, words: Sequence[str]) -> Launch:
         args, others = parser.parse_known_args(list(words))
         refuse_unknown(others)
         take_others(args, others)
+        derive_weight_shards(args)
     if args.seq_length is not None and args.step_batch_size_schedule:
         args.global_batch_size = _stepwise(args)[-1][1]
     for flag in ("seq_length", "global_batch_size"):
@@ -143,7 +140,7 @@ def take_others(args: argparse.Namespace, words: Sequence[str]) -> None:
             follows = words[place + 1 : place + 2]
             value = value if given else next((one for one in follows if not one.startswith("--")), "")
             found: Any = int(value) if value.isdigit() else value or True
-            setattr(args, OTHER_NAMES.get(name, name.replace("-", "_")), found)
+            setattr(args, name.replace("-", "_"), found)
 
 
 def _stepwise(args: argparse.Namespace) -> tuple[tuple[int, int], ...]:
