@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from megatron_nca.automaton.source import SPLITS, NCASource
@@ -148,3 +150,19 @@ def progress(title: str, total: int, unit: str, done: int = 0, shown: bool = Tru
             bar.update(units)
 
         yield advance
+
+
+def check_output(option: str, path: Path) -> None:
+    """Refuse, before any work, a place where no file can be written.
+
+    Raises:
+        UsageError: It is empty or a folder, its folder is missing, or nobody may write there.
+    """
+    if not path.name:
+        raise UsageError(f"{option} {str(path)!r}: must name a file")
+    if path.is_dir():
+        raise UsageError(f"{option} {path}: is a folder; name a file in it")
+    if not path.parent.is_dir():
+        raise UsageError(f"{option} {path}: there is no folder {path.parent}; make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{option} {path}: the folder {path.parent} cannot be written to")

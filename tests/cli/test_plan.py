@@ -285,3 +285,12 @@ def test_a_launch_that_transformer_engine_would_not_resume_is_told_so(command, s
     assert f"note: {note}" in command("plan", *CURRICULUM, *RUN, *fp8)[1]
     assert not succeed("plan", *CURRICULUM, *RUN, *fp8, "--fp8-recipe", "blockwise")["notes"]
     assert not succeed("plan", *CURRICULUM, *RUN)["notes"]
+
+
+@pytest.mark.parametrize(
+    ("output", "problem"),
+    [("", "must name a file"), ("{folder}", "is a folder"), ("{folder}/none/plan.png", "make it first")],
+)
+def test_a_place_for_the_picture_is_looked_at_before_the_work(fail, tmp_path, output, problem):
+    assert problem in fail("plan", *CURRICULUM, *RUN, "--output", output.format(folder=tmp_path))
+    assert not list(tmp_path.iterdir())

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from megatron_nca.cli.common import FINDING, OK, UsageError, add_command, print_json, table, whole
+from megatron_nca.cli.common import FINDING, OK, UsageError, add_command, check_output, print_json, table, whole
 from megatron_nca.cli.launch.findings import problems, warnings
 from megatron_nca.cli.launch.reading import SPLITS, Launch, add_launch_arguments, read_launch
 from megatron_nca.cli.launch.speed import tokens_a_core
@@ -55,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
         from megatron_nca.cli.launch import ledger
 
         return ledger.run(args)
+    if args.output is not None:
+        check_output("--output", args.output)
     launch = read_launch(args, args.launch)
     try:
         plan, described = _describe(launch, args)
@@ -74,9 +76,15 @@ def run(args: argparse.Namespace) -> int:
     else:
         for line in _lines(described):
             print(line)
+    if args.output and not args.json:
+        print(f"\nwrote {args.output}")
+    return _exit_code(described, args.strict)
+
+
+def _exit_code(described: dict[str, Any], strict: bool) -> int:
     if not described["good"]:
         return FINDING
-    return STRICT if args.strict and described["warnings"] else OK
+    return STRICT if strict and described["warnings"] else OK
 
 
 def _facts(launch: Launch) -> RunFacts:
