@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
         raise SystemExit(0 if argv else 2)
     script = Path(argv[0])
     if not script.is_file():
-        raise SystemExit(f"python -m megatron_nca: no script at {argv[0]!r}")
+        raise SystemExit(f"python -m megatron_nca: no script at {argv[0]!r}{_command_line(argv[0])}")
     sys.argv = list(argv)
     sys.path.insert(0, str(script.resolve().parent))
     refusing.install()
@@ -39,6 +39,13 @@ def main(argv: list[str]) -> None:
     megatron_nca.register()
     _go_along(script)
     runpy.run_path(str(script), run_name="__main__")
+
+
+def _command_line(word: str) -> str:
+    """Name the command line where somebody looks for one of its commands here."""
+    from megatron_nca.cli.main import COMMANDS
+
+    return f"; the command line is: megatron-nca {word}, or python -m megatron_nca.cli {word}" if word in COMMANDS else ""
 
 
 def _go_along(script: Path) -> None:

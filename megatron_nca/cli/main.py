@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import importlib.util
 import os
+import re
 import signal
 import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import NoReturn
 
 import megatron_nca
 from megatron_nca.cli.common import FINDING, USAGE, UsageError
@@ -58,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line, with every subcommand that is there."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="megatron-nca", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--version", action="version", version=f"megatron-nca {megatron_nca.__version__}")
@@ -68,6 +71,24 @@ def make_parser() -> argparse.ArgumentParser:
         if importlib.util.find_spec(module) is not None:
             importlib.import_module(module).add_parser(subparsers)
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, and what may have been meant."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}{self._meant(message)}; see {self.prog} --help")
+
+    def _meant(self, message: str) -> str:
+        commands = [action.choices for action in self._actions if isinstance(action, argparse._SubParsersAction)]
+        parsers = [self, *(parser for choices in commands for parser in choices.values())]
+        flags = [flag for parser in parsers for flag in parser._option_string_actions]
+        known = [*flags, *(name for choices in commands for name in choices)]
+        for word in re.findall(r"--[\w-]+|(?<=invalid choice: ')[^']+", message):
+            near = difflib.get_close_matches(word, known, n=1)
+            if near and near[0] != word:
+                return f"; did you mean {near[0]}?"
+        return ""
 
 
 def _fail(error: Exception, code: int) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -138,9 +138,12 @@ def _require_known(pairs: Mapping[str, str]) -> None:
     for key, value in pairs.items():
         if key not in ENTRY_PARSERS and key not in SETTING_PARSERS:
             known = sorted([*ENTRY_PARSERS, *SETTING_PARSERS])
-            near = difflib.get_close_matches(key, known, n=1)
-            meant = f" (did you mean {near[0]}?)" if near else ""
-            raise ConfigError(key, value, f"is no key of an entry{meant}; the keys are {', '.join(known)}")
+            raise ConfigError(key, value, f"is no key of an entry{_meant(key, known)}; the keys are {', '.join(known)}")
+
+
+def _meant(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def _check_phase(entry: NCAEntry, pairs: Mapping[str, str]) -> None:
@@ -238,7 +241,7 @@ def _parse_seed(key: str, text: str) -> int:
 def _parse_choice(*choices: str) -> Callable[[str, str], str]:
     def parse(key: str, text: str) -> str:
         if text not in choices:
-            raise ConfigError(key, text, f"must be one of {', '.join(choices)}")
+            raise ConfigError(key, text, f"must be one of {', '.join(choices)}{_meant(text, choices)}")
         return text
 
     return parse
@@ -253,7 +256,8 @@ def _parse_yes(key: str, text: str) -> bool:
 def _parse_domain(key: str, text: str) -> str:
     measured = text.startswith(AUTO) and text != AUTO
     if text not in DOMAIN_BANDS and not measured:
-        raise ConfigError(key, text, f"must be one of {', '.join(DOMAIN_BANDS)}, or {AUTO}PREFIX of a tokenised text")
+        offered = f"must be one of {', '.join(DOMAIN_BANDS)}, or {AUTO}PREFIX of a tokenised text"
+        raise ConfigError(key, text, offered + _meant(text, DOMAIN_BANDS))
     return text
 
 

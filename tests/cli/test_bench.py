@@ -1,9 +1,11 @@
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from megatron_nca.cli.commands import bench as module
 
+ROOT = Path(__file__).resolve().parents[2]
 FAST = ("--seconds", 0.3, "--processes", 1)
 
 
@@ -29,14 +31,15 @@ def test_a_narrower_band_costs_more(succeed):
 def test_the_repositorys_tables_are_run_one_after_the_other(command, monkeypatch):
     ran = []
     monkeypatch.setattr(
-        module.subprocess, "run", lambda words, check: ran.append(words[1:]) or type("Ended", (), {"returncode": 0})
+        module.subprocess, "run", lambda words, cwd, check: ran.append((cwd, words[1:])) or type("Ended", (), {"returncode": 0})
     )
     assert command("bench", "--all", "--quick")[0] == 0
-    assert ran == [["-m", name, "--quick"] for name in module.TABLES]
+    assert ran == [(ROOT, ["-m", name, "--quick"]) for name in module.TABLES]
 
 
 def test_without_a_checkout_its_tables_are_refused(fail, monkeypatch):
-    monkeypatch.setattr(module, "importlib", SimpleNamespace(util=SimpleNamespace(find_spec=lambda name: None)))
+    # Another package of that name may lie on the path; it is not run.
+    monkeypatch.setattr(module, "megatron_nca", SimpleNamespace(__file__="/nowhere/megatron_nca/__init__.py"))
     assert "run it in a checkout" in fail("bench", "--all")
 
 

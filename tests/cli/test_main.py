@@ -22,7 +22,24 @@ def test_every_command_shows_an_example_in_its_help(command, name):
 def test_a_flag_that_does_not_exist_is_bad_usage(command, name):
     code, _, err = command(name, "--no-such-flag")
     assert code == 2
-    assert "usage: megatron-nca" in err
+    assert err.startswith("megatron-nca: error: ")
+    assert err.endswith(" --help\n")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("plann", "plan"),
+        ("plan --nca-lrr 3", "--nca-lr"),
+        ("bench --secnds 3", "--seconds"),
+        ("preview nca:domain=mth", "math"),
+    ],
+)
+def test_a_misspelt_word_is_told_with_what_may_be_meant(fail, words, meant):
+    message = fail(*words.split())
+    assert f"did you mean {meant}?" in message
+    assert message.count("\n") == 1
 
 
 RUN = ["--seq-length", "1024", "--global-batch-size", "8", "--train-iters", "100"]
@@ -106,7 +123,11 @@ raise SystemExit(main(sys.argv[1:]))
         (["doctor"], 0, "Megatron-Core"),
         (["bench", "nca:", "--processes", "1", "--seconds", "0.1"], 0, "tokens/s a core"),
         (["inspect", "nca:"], 2, "pip install 'megatron-nca[megatron]'"),
-        (["plan", "--data-path", "nca:"], 2, "pip install 'megatron-nca[megatron]'"),
+        (
+            [*["plan", "--data-path", "nca:", "--seq-length", "1024", "--global-batch-size", "8", "--train-iters", "9"]],
+            0,
+            "9 iterations",
+        ),
         (["build", "nca:", "--tokens", "1M", "--output", "/tmp/nca"], 2, "pip install 'megatron-nca[megatron]'"),
         (["transfer", "--load", "nca", "--save", "start"], 2, "pip install 'megatron-nca[megatron]'"),
     ],

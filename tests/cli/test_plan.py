@@ -108,6 +108,11 @@ def test_a_short_phase_of_a_long_run_is_sampled_as_closely_as_the_rest(succeed):
     assert {0, first["end"], told["phases"][1]["begin"]} <= set(places)
 
 
+def test_the_peak_is_the_schedules_own_however_short_its_warm_up(succeed):
+    rates = ("--lr", "3e-4", "--lr-warmup-samples", 2_000_896, "--nca-lr", "1e-4")
+    assert max(succeed("plan", *CURRICULUM, *LONG, *rates)["learning_rate"]) == pytest.approx(3e-4, rel=1e-9)
+
+
 def test_embeddings_have_a_line_of_their_own(succeed, command):
     rates = (*RATES, "--nca-lr", "1e-4", "--decoupled-lr", "1e-3", "--nca-decoupled-lr", "2e-4")
     told = succeed("plan", *CURRICULUM, *LONG, *rates)

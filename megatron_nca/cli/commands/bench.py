@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import multiprocessing
 import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
+import megatron_nca
 from megatron_nca.automaton.config import format_setting
 from megatron_nca.automaton.source import NCASource
 from megatron_nca.cli.common import DEFAULT_SEED, OK, UsageError, add_command, print_json, progress, table, whole
@@ -116,13 +117,15 @@ def _row(one: dict[str, Any]) -> list[str]:
 
 
 def _repository_tables(args: argparse.Namespace) -> int:
-    if importlib.util.find_spec("benchmarks") is None:
+    # Not whatever package of that name lies on the path: the repository's own, beside this one.
+    root = Path(megatron_nca.__file__).resolve().parents[1]
+    if not all((root / f"{module.replace('.', '/')}.py").is_file() for module in TABLES):
         raise UsageError(
             "--all runs benchmarks/ of the repository, which is not here; run it in a checkout, or leave out --all"
         )
     for module in TABLES:
         words = [sys.executable, "-m", module, *(["--quick"] if args.quick else [])]
-        code = subprocess.run(words, check=False).returncode
+        code = subprocess.run(words, cwd=root, check=False).returncode
         if code:
             raise UsageError(f"python -m {module} ended with exit code {code}")
     return OK

@@ -114,6 +114,8 @@ def _describe(launch: Launch, args: argparse.Namespace) -> tuple[Plan, dict[str,
         check_band(entry)
     phases = list(_parts(plan))
     positions = _positions(plan, phases)
+    if launch.args.lr is not None:
+        positions = sorted({*positions, *_peaks(launch, options, plan, phases)})
     rates = _rates(launch, options, plan, positions)
     wrong = list(problems(plan))
     described: dict[str, Any] = {
@@ -190,6 +192,22 @@ def _positions(plan: Plan, phases: Sequence[dict[str, Any]]) -> list[int]:
         steps = {first + (last - first) * point // POINTS for point in range(POINTS + 1)}
         found.update(plan.batches.position_after(step) for step in steps)
     return sorted(found)
+
+
+def _peaks(launch: Launch, options: Options, plan: Plan, phases: Sequence[dict[str, Any]]) -> Iterator[int]:
+    """Yield the consumed samples before the step of each phase from which the learning rate no longer rises."""
+
+    def rate(step: int) -> float:
+        found = _rates(launch, options, plan, [plan.batches.position_after(step)])
+        assert found is not None
+        return found[0][0]
+
+    for part in phases:
+        first, last = part["first_iteration"] - 1, max(part["last_iteration"], part["first_iteration"]) - 1
+        while first < last:
+            middle = (first + last) // 2
+            first, last = (middle + 1, last) if rate(middle + 1) > rate(middle) else (first, middle)
+        yield plan.batches.position_after(first)
 
 
 def _shares(plan: Plan, positions: Sequence[int]) -> list[list[float]]:
