@@ -4,7 +4,8 @@
 #   MEGATRON_LM=/opt/Megatron-LM DATA=/data/owt_text_document SAVE=/checkpoints examples/paper/megatron_lm.sh
 #   NCA= SAVE=/checkpoints-scratch ... examples/paper/megatron_lm.sh      # the other arm: the same text alone
 #
-# A step is a batch: 5,005 of NCA, then 17,166 (9B tokens) of text. Started again, it goes on from its last checkpoint.
+# A step is a batch: 5,005 of NCA, then TEXT_STEPS of text; 17,166 are 9B tokens, which is our choice and not the paper's, as is the
+# MLP's width, which makes 1.6B parameters. Started again, it goes on from its last checkpoint.
 set -euo pipefail
 
 NCA=${NCA-nca:tokens=164M,batch=32}

@@ -47,7 +47,7 @@ class Job:
         lr: Peak learning rate on text.
         embedding_lr: The same of input and output embeddings, which are new at the switch and have far to go.
         nca_lr: Peak learning rate of the NCA phase.
-        nca_embedding_lr: The same of the embeddings. Low, so that the layers learn circuits that any embeddings can use.
+        nca_embedding_lr: The same of the embeddings; low, so that the layers have to learn what any embeddings can use.
         validate_every: Tokens of text between two validations.
         shape: Of the model, where it is not the default.
     """

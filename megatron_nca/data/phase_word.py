@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -82,3 +82,18 @@ def _refuse_without_tokens(pairs: dict[str, str]) -> None:
     for key in PHASE_KEYS:
         if key in pairs and key != "batch":
             raise ConfigError(key, pairs[key], "begins where the phase's tokens end; give tokens=... too, or leave it out")
+
+
+def blend_of(words: Sequence[str]) -> tuple[list[str], list[float] | None]:
+    """Read a data path as Megatron's ``get_blend_from_list`` does where it reads one, without Megatron-Core.
+
+    Args:
+        words: Prefixes, or weights and prefixes in turn.
+
+    Returns:
+        (prefixes, weights); no weights unless every second word is a number.
+    """
+    cleaned = [str(word).strip() for word in words]
+    if cleaned and len(cleaned) % 2 == 0 and all(is_number(word) for word in cleaned[::2]):
+        return cleaned[1::2], [float(word) for word in cleaned[::2]]
+    return cleaned, None

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from megatron_nca.data.curriculum import Blend
-from megatron_nca.data.hook import with_words
-from megatron_nca.data.phase_word import is_number
+from megatron_nca.data.phase_word import blend_of
 from megatron_nca.refusing import alike_on_every_rank
 from megatron_nca.stacks import MEGATRON_LM
 from megatron_nca.training.facts import RunFacts
@@ -142,13 +141,4 @@ def _file(name: str) -> str:
 
 
 def _blend(path: Any) -> Blend | None:
-    blend: Blend | None = None if path is None else with_words(_weighted)(path)
-    return blend
-
-
-def _weighted(path: Sequence[str]) -> Blend:
-    """Read weights where every second word is a number, as Megatron's ``get_blend_from_list`` does."""
-    words = [str(word).strip() for word in path]
-    if words and len(words) % 2 == 0 and all(is_number(word) for word in words[::2]):
-        return words[1::2], [float(word) for word in words[::2]]
-    return words, None
+    return None if path is None else blend_of(path)

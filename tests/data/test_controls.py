@@ -31,15 +31,11 @@ def test_a_shuffled_trajectory_has_the_same_tokens_in_another_order(pair, length
 
 
 def test_every_trajectory_has_an_order_of_its_own(pair):
-    shuffled, plain = pair
-    places = np.arange(500) % FRAME
-    inside = (places > 0) & (places < FRAME - 1)
-    numbered = plain.tokens(3, 500)[inside]
+    shuffled, _ = pair
     for index in (0, 1, 2**32, 2**47):
         order = shuffled._permutation(index, 300)
         assert sorted(order) == list(range(300))
         assert (order != shuffled._permutation(index + 1, 300)).mean() > 0.9
-    assert len(numbered) == inside.sum()
 
 
 def test_any_place_is_as_likely_as_any_other(pair):

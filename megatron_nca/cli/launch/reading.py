@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from megatron_nca.cli.common import UsageError, whole
-from megatron_nca.cli.launch.schedule import Growing, blend_of, stepwise_sizes
+from megatron_nca.cli.launch.schedule import Growing, stepwise_sizes
 from megatron_nca.cli.launch.tokenizer import add_tokenizer_of_launch
 from megatron_nca.data.batches import BatchBoundaries, run_steps
 from megatron_nca.data.curriculum import Blend
+from megatron_nca.data.phase_word import blend_of
 from megatron_nca.stacks import MEGATRON_LM
 from megatron_nca.training.early import derive_weight_shards
 from megatron_nca.training.options import DECAY_STYLES, add_arguments, options_of

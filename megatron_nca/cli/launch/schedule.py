@@ -1,4 +1,4 @@
-"""A run's learning rate, data path and batches as Megatron-Core makes them of a launch's words, where Megatron-Core is not.
+"""A run's learning rate and batches as Megatron-Core makes them of a launch's words, where Megatron-Core is not.
 
 Tests hold each equal to Megatron-Core's own, where that is installed.
 """
@@ -6,12 +6,9 @@ Tests hold each equal to Megatron-Core's own, where that is installed.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
-
-from megatron_nca.data.phase_word import is_number
 
 
 @dataclass
@@ -86,16 +83,6 @@ _DECAYS: dict[str, Any] = {
     "exponential": lambda done: 2.0 * math.pow(0.5, done) - 1.0,
     "minus_sqrt": lambda done: 1.0 - math.sqrt(done),
 }
-
-
-def blend_of(words: Sequence[str]) -> tuple[list[str], list[float] | None] | None:
-    """Return (prefixes, weights) of a data path's words, as Megatron's ``get_blend_from_list`` reads them."""
-    if not words:
-        return None
-    cleaned = [str(word).strip() for word in words]
-    if len(cleaned) % 2 == 0 and all(is_number(word) for word in cleaned[::2]):
-        return cleaned[1::2], [float(word) for word in cleaned[::2]]
-    return cleaned, None
 
 
 @dataclass
