@@ -27,7 +27,13 @@ help:
 	@echo "make bench-fp8  the tables of docs/transition.md, measured here"
 	@echo "make hopper-pack  what a bare machine with a Hopper needs, in parts; MEGATRON_LM names checkouts"
 
-$(READY): setup.py constraints.txt
+# What pyproject.toml says of packages, written anew only where that changes: a linter's setting makes no new environment.
+PACKAGES := out/packages
+$(PACKAGES): pyproject.toml
+	@mkdir -p $(@D)
+	@sed '/^\[tool\./,$$d' $< | cmp -s - $@ || sed '/^\[tool\./,$$d' $< > $@
+
+$(READY): $(PACKAGES) constraints.txt
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --upgrade pip
@@ -70,7 +76,7 @@ test-te: $(TE_VENV)/.ready
 	$(TE_VENV)/bin/python -m pytest tests/te
 
 # NeMo wants another Megatron-Core than the rest, so it has an environment of its own.
-.venv-nemo/.ready: setup.py
+.venv-nemo/.ready: $(PACKAGES)
 	$(call environment,$(PYTHON),-e ".[nemo]" "pytest>=8" "pytest-timeout>=2.3" "hypothesis>=6.100")
 	touch $@
 
@@ -83,7 +89,7 @@ test-nemo: .venv-nemo/.ready .venv-nemo-te/.ready
 	.venv-nemo/bin/python -m pytest tests/contract -k NeMo
 
 # Transformer Engine, which megatron-bridge requires, is built for a GPU; without it Bridge is put together from its other parts.
-.venv-bridge/.ready: setup.py tests/bridge/requirements.txt
+.venv-bridge/.ready: $(PACKAGES) tests/bridge/requirements.txt
 	$(call environment,$(PYTHON),-e . -r tests/bridge/requirements.txt)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps "megatron-bridge==0.3.1"
 	touch $@
@@ -96,7 +102,7 @@ test-bridge: .venv-bridge/.ready .venv-bridge-te/.ready
 	.venv-bridge-te/bin/python -m pytest tests/bridge/test_fp8.py
 	.venv-bridge/bin/python -m pytest tests/contract -k Bridge
 
-.venv-bridge-0.6/.ready: setup.py tests/bridge/requirements-0.6.txt
+.venv-bridge-0.6/.ready: $(PACKAGES) tests/bridge/requirements-0.6.txt
 	$(call environment,$(PYTHON312),-e . -r tests/bridge/requirements-0.6.txt)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps "megatron-bridge==0.6.2"
 	touch $@

@@ -15,6 +15,7 @@ from megatron_nca.cli.launch.reading import add_launch_arguments
 from megatron_nca.cli.launch.tokenizer import add_tokenizer_of_launch
 from megatron_nca.cli.main import make_parser
 from megatron_nca.data.entry import is_nca, parse_entry
+from tests.project import project
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", *sorted(str(page.relative_to(ROOT)) for page in (
@@ -153,11 +154,11 @@ def _launch(words: list[str]) -> None:
 
 def _pip(words: list[str]) -> None:
     assert words[0] in ("install", "list", "download"), words
-    setup = (ROOT / "setup.py").read_text(encoding="utf-8")
+    extras = project()["optional-dependencies"]
     for word in words[1:]:
         for extra in re.findall(r"^(?:megatron-nca|\.)\[([\w,]+)\]", word):
             for name in extra.split(","):
-                assert f'"{name}": ' in setup, f"there is no extra {name}"
+                assert name in extras, f"there is no extra {name}"
 
 
 def _pytest(words: list[str]) -> None:

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from megatron_nca.cli.main import COMMANDS
+from tests.project import project
 
 PRESENT = [name for name in COMMANDS if importlib.util.find_spec(f"megatron_nca.cli.commands.{name}")]
 
@@ -96,8 +97,7 @@ def test_the_module_is_the_same_program(in_process):
 def test_the_script_is_declared_and_exists():
     from megatron_nca.cli import main as module
 
-    declared = (importlib.import_module("pathlib").Path(__file__).parents[2] / "setup.py").read_text(encoding="utf-8")
-    assert "megatron-nca=megatron_nca.cli.main:main" in declared
+    assert project()["scripts"] == {"megatron-nca": "megatron_nca.cli.main:main"}
     assert callable(module.main)
 
 
