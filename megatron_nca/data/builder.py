@@ -24,15 +24,16 @@ from megatron_nca.data.controls import make_source
 from megatron_nca.data.curriculum import Blend, Curriculum, Plan, mentions_nca, plan_training, read_blend
 from megatron_nca.data.entry import NCAEntry
 from megatron_nca.data.fingerprint import check_ranks_agree, fingerprint, with_judgement
+from megatron_nca.data.held_out import refuse_endless
 from megatron_nca.data.identity import text_identity, tokens_identity
 from megatron_nca.data.layout import SampleLayout
 from megatron_nca.data.nca_dataset import NCADataset, TrajectoryDocuments
 from megatron_nca.data.run import Datasets, Run
 from megatron_nca.data.scheduled_dataset import Heed, PlainBlend, ScheduledDataset
-from megatron_nca.data.text_files import check_split, check_text
+from megatron_nca.data.text_files import check_texts
 from megatron_nca.data.texts import Build, build_texts, given_by_blend, is_list_of_sets, needs_schedule
 from megatron_nca.data.vocabulary import required_end_of_document, token_ids
-from megatron_nca.errors import CurriculumError, EntryError
+from megatron_nca.errors import CurriculumError
 
 
 def wants_curriculum(config: Any) -> bool:
@@ -145,11 +146,8 @@ def _plan_split(
         boundaries = BatchBoundaries.from_megatron(facts.batches_from)
         return plan_start(curriculum, config.sequence_length, size, boundaries, facts, blended, text_identity)
     final = curriculum.final()
-    if size is None and final.entries and not is_list_of_sets(config, split):
-        raise EntryError(
-            final.entries[0].text,
-            f"has no end, so the {split.name} split needs a size; give {run.stack.word('eval_batches')}, no full validation",
-        )
+    if size is None:
+        refuse_endless(final, split.name, run.stack.word("eval_batches"))
     # A split of no samples is built all the same, and a data loader refuses an empty one.
     return plan_training(final, config.sequence_length, max(size or 0, 1), BatchBoundaries())
 
@@ -165,16 +163,11 @@ def _check_sources(builder: BlendedMegatronDatasetBuilder, plans: list[Plan | No
 
 
 def _check_texts(config: Any, plans: list[Plan | None]) -> None:
-    found: dict[str, int | None] = {}
-    for split, plan in zip(Split, plans, strict=True):
-        # A blend of its own is a split's whole.
-        part = config.split_matrix[split.value] if config.blend else (0.0, 1.0)
-        for prefix in plan.curriculum.prefixes if plan else ():
-            if prefix not in found:
-                found[prefix] = check_text(prefix)
-            sequences = found[prefix]
-            if sequences is not None and part is not None:
-                check_split(prefix, sequences, part, split.name)
+    # A blend of its own is a split's whole.
+    parts = [config.split_matrix[split.value] if config.blend else (0.0, 1.0) for split in Split]
+    check_texts(
+        (split.name, part, plan.curriculum.prefixes) for split, part, plan in zip(Split, parts, plans, strict=True) if plan
+    )
 
 
 def _join(
@@ -252,11 +245,7 @@ def _list_of_sets(
 ) -> list[Any]:
     """Keep several validation sets apart, in the order of the data path (``--multiple-validation-sets``)."""
     texts = iter(text if isinstance(text, list) else [text])
-    size = builder.sizes[split.value]
-    if size is None:
-        raise EntryError(
-            plan.curriculum.entries[0].text, f"has no end; give {run.stack.word('eval_batches')} instead of a full validation"
-        )
-    curriculum = plan.curriculum
+    # A list without a size has no entry, and does not come here.
+    size, curriculum = builder.sizes[split.value] or 0, plan.curriculum
     entries = iter(_nca_datasets(builder, split, curriculum, (size,) * len(curriculum.entries), run))
     return [next(entries) if mentions_nca(([prefix], None)) else next(texts) for prefix in blend[0]]

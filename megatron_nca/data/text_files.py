@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Iterable
 from pathlib import Path
 
 from megatron_nca.errors import CurriculumError
@@ -16,6 +17,34 @@ HEADER = struct.Struct("<9sQBQQ")
 MAGIC, VERSION = b"MMIDIDX\x00\x00", 1
 ITEM_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 8, 7: 4, 8: 2}
 """Of Megatron's codes of data types."""
+
+
+Part = tuple[float, float]
+"""Of a text's sequences, as Megatron's split matrix has it."""
+
+
+def check_texts(splits: Iterable[tuple[str, Part | None, Iterable[str]]]) -> None:
+    """Refuse what Megatron would trip over in the texts of a run.
+
+    Args:
+        splits: Name, part and prefixes of each split; a split that has no part reads none.
+
+    Raises:
+        CurriculumError: A text is missing, damaged, or leaves a split nothing.
+    """
+    found: dict[str, int | None] = {}
+    for name, part, prefixes in splits:
+        for prefix in prefixes:
+            if prefix not in found:
+                found[prefix] = check_text(prefix)
+            sequences = found[prefix]
+            if sequences is not None and part is not None:
+                check_split(prefix, sequences, part, name)
+
+
+def is_here(prefix: str) -> bool:
+    """Tell whether any file of a text is on this machine."""
+    return any(Path(f"{prefix}{ending}").is_file() for ending in (".idx", ".bin"))
 
 
 def check_text(prefix: str) -> int | None:
@@ -70,7 +99,7 @@ def _damaged(prefix: str, path: Path, what: str) -> CurriculumError:
     return CurriculumError(f"data path: {prefix!r}: {path} on {socket.gethostname()} {what}; copy or tokenise the text again")
 
 
-def check_split(prefix: str, sequences: int, split: tuple[float, float], name: str) -> None:
+def check_split(prefix: str, sequences: int, split: Part, name: str) -> None:
     """Refuse a part of a text that rounds to nothing, for which Megatron would count epochs without an end.
 
     Args:

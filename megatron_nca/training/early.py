@@ -7,32 +7,29 @@ refused there, in the same words. What cannot be told from the words yet is left
 from __future__ import annotations
 
 import argparse
-import json
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from megatron_nca.data.curriculum import Blend
-from megatron_nca.data.phase_word import blend_of
+from megatron_nca.errors import NCAError
 from megatron_nca.refusing import alike_on_every_rank
 from megatron_nca.stacks import MEGATRON_LM
+from megatron_nca.training.data_paths import FILE_FLAGS, FLAGS, DataPathsError, read_data_paths
 from megatron_nca.training.facts import RunFacts
-from megatron_nca.training.options import Options, add_arguments, take_arguments
+from megatron_nca.training.options import Options, add_arguments, options_of, take_arguments
 from megatron_nca.training.validating import validate
-
-SPLITS = ("train", "valid", "test")
 
 SWITCHES = (
     "mock-data", "multiple-validation-sets", "full-validation", "sft", "hybrid-context-parallel", "optimizer-cpu-offload",
     "dataloader-inter-document-masking", "use-megatron-fsdp", "moe-use-legacy-grouped-gemm", "moe-single-grouped-weight",
 )  # fmt: skip
-WORDS = ("yaml-cfg", "dataloader-type", "phase-transition-iterations", "data-args-path", "per-split-data-args-path")
+WORDS = ("yaml-cfg", "dataloader-type", "phase-transition-iterations", *FILE_FLAGS)
 NUMBERS = (
     "eval-iters", "num-experts", "megatron-fsdp-version", "tensor-model-parallel-size", "expert-tensor-parallel-size",
     "tensor-parallel-num-weight-shards", "expert-tensor-parallel-num-weight-shards",
 )  # fmt: skip
 RATES = ("decoupled-lr",)
-PATHS = ("data-path", *(f"{split}-data-path" for split in SPLITS))
 """Flags that a check looks at, as Megatron names them."""
 
 
@@ -64,8 +61,8 @@ def refuse_early(words: Sequence[str]) -> None:
     """
     try:
         args = _read(words)
-        blends = _blends(args)
-    except _LeftToMegatronError:
+        blends = read_data_paths(args).blends
+    except (_LeftToMegatronError, DataPathsError):
         return
     given = take_arguments(args)
     facts = RunFacts(
@@ -86,15 +83,35 @@ def _read(words: Sequence[str]) -> argparse.Namespace:
     for kind, flags in ((str, WORDS), (int, NUMBERS), (float, RATES)):
         for flag in flags:
             parser.add_argument(f"--{flag}", type=kind)
-    for flag in PATHS:
+    for flag in FLAGS:
         parser.add_argument(f"--{flag}", nargs="*")
-    args, _ = add_arguments(parser).parse_known_args(list(words))
+    args, others = add_arguments(parser).parse_known_args(list(words))
+    with alike_on_every_rank():
+        refuse_unknown(others)
     if args.yaml_cfg is not None:
         raise _LeftToMegatronError("its arguments are in a file")
     if args.megatron_fsdp_version is None:
         args.megatron_fsdp_version = 1
     derive_weight_shards(args)
     return args
+
+
+def refuse_unknown(words: Sequence[str]) -> None:
+    """Refuse a flag of ours that does not exist; Megatron's own are passed over.
+
+    Args:
+        words: Those that no parser knew.
+
+    Raises:
+        NCAError: It names the flag that may have been meant.
+    """
+    known = [MEGATRON_LM.option(option.name) for option in options_of(MEGATRON_LM)]
+    for word in words:
+        flag = word.partition("=")[0]
+        if flag.startswith(MEGATRON_LM.prefix):
+            near = difflib.get_close_matches(flag, known, n=1)
+            meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+            raise NCAError(f"{flag}: there is no such flag; {meant}")
 
 
 def derive_weight_shards(args: argparse.Namespace) -> None:
@@ -107,38 +124,3 @@ def derive_weight_shards(args: argparse.Namespace) -> None:
     expert = max(getattr(args, "expert_tensor_parallel_size", None) or tensor, 1)
     args.gtp_weight_remat_size = (getattr(args, "tensor_parallel_num_weight_shards", None) or 1) // tensor
     args.expert_gtp_weight_remat_size = (getattr(args, "expert_tensor_parallel_num_weight_shards", None) or 1) // expert
-
-
-def _blends(args: argparse.Namespace) -> tuple[Blend | None, ...]:
-    """Return train, valid and test data as Megatron splits them."""
-    if args.mock_data:
-        return (None, None, None)
-    if args.data_path is not None or args.data_args_path is not None:
-        path = args.data_path if args.data_args_path is None else _file(args.data_args_path).split()
-        return (_blend(path),) * len(SPLITS)
-    if args.per_split_data_args_path is not None:
-        return _of_file(args.per_split_data_args_path)
-    paths = [getattr(args, f"{split}_data_path") for split in SPLITS]
-    if not any(paths):
-        raise _LeftToMegatronError("the data may come from the script")
-    return tuple(map(_blend, paths))
-
-
-def _of_file(name: str) -> tuple[Blend | None, ...]:
-    try:
-        paths = json.loads(_file(name))
-        parts = [paths[split] for split in SPLITS]
-        return tuple(_blend(part.split() if isinstance(part, str) else part) for part in parts)
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise _LeftToMegatronError(str(error)) from None
-
-
-def _file(name: str) -> str:
-    try:
-        return Path(name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise _LeftToMegatronError(str(error)) from None
-
-
-def _blend(path: Any) -> Blend | None:
-    return None if path is None else blend_of(path)

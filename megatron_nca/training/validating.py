@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from megatron_nca.data.curriculum import mentions_nca, read_blend
+from megatron_nca.data.held_out import refuse_endless
 from megatron_nca.errors import CurriculumError
 from megatron_nca.stacks import Stack
 from megatron_nca.training import checks
@@ -31,8 +32,10 @@ def validate(options: Options, facts: RunFacts, stack: Stack) -> None:
             _refuse_idle(options, stack)
             return
         apart = facts.validation_sets_apart
-        curricula = [read_blend(blend, mixed=not apart) for blend in facts.blends if mentions_nca(blend)]
-        has_switch = any(curriculum.has_switch for curriculum in curricula)
+        curricula = [read_blend(blend, mixed=not apart) if mentions_nca(blend) else None for blend in facts.blends]
+        has_switch = any(curriculum.has_switch for curriculum in curricula if curriculum)
+        if getattr(facts.args, "full_validation", False) and curricula[1]:
+            refuse_endless(curricula[1].final(), "valid", stack.word("eval_batches"))
     checks.check_loader(facts, stack)
     checks.check_validation(options, facts, stack)
     if facts.args is not None:

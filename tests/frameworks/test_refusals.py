@@ -8,6 +8,7 @@ import pytest
 
 from megatron_nca.rehearsal.checkouts import Checkout
 from megatron_nca.rehearsal.megatron_lm import TINY_GPT_FLAGS, Run
+from tests.docs.refusals import AT_START, VOCABULARY, told_by_launch, told_by_plan, write_texts
 from tests.frameworks.test_megatron_lm import ENTRY, EXACT, saving, with_flags
 
 pytestmark = pytest.mark.slow
@@ -71,3 +72,22 @@ def test_what_the_arguments_decide_is_told_by_rank_0_in_one_line_and_ends_every_
     assert "Traceback" not in first
     assert "NCA" not in other
     assert "building GPT model" not in first
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    return write_texts(tmp_path_factory.mktemp("texts"))
+
+
+@pytest.mark.parametrize("fragment", AT_START)
+def test_plan_says_what_a_start_says(checkout, texts, tmp_path, fragment):
+    case = AT_START[fragment]
+    model = tuple(TINY_GPT_FLAGS)
+    # The launch has a warm-up in iterations, and Megatron-LM takes one.
+    place = model.index("--lr-warmup-fraction")
+    run = Run(checkout, tuple(case.words(texts)), vocabulary=VOCABULARY, model=model[:place] + model[place + 2 :])
+    output = run.fail(tmp_path)
+    message, _ = told_by_plan(case, texts)
+    assert message == told_by_launch(output)
+    assert fragment in message
+    assert "iteration        1/" not in output

@@ -10,12 +10,14 @@ from typing import Any
 
 from megatron_nca.cli.common import FINDING, OK, UsageError, add_command, check_output, print_json, table, whole
 from megatron_nca.cli.launch.findings import problems, warnings
-from megatron_nca.cli.launch.reading import SPLITS, Launch, add_launch_arguments, read_launch
+from megatron_nca.cli.launch.reading import Launch, add_launch_arguments, parts_of, read_launch
 from megatron_nca.cli.launch.speed import tokens_a_core
 from megatron_nca.cli.launch.tokenizer import add_tokenizer_arguments, read_vocabulary_of
 from megatron_nca.data.curriculum import Blend, Curriculum, Plan, plan_training, read_blend
-from megatron_nca.errors import NCAError
+from megatron_nca.data.text_files import check_texts, is_here
+from megatron_nca.errors import CurriculumError, NCAError
 from megatron_nca.stacks import MEGATRON_LM
+from megatron_nca.training.data_paths import SPLITS
 from megatron_nca.training.extra_state import advice, installed_version
 from megatron_nca.training.facts import RunFacts
 from megatron_nca.training.options import Options, take_arguments
@@ -105,13 +107,16 @@ def _describe(launch: Launch, args: argparse.Namespace) -> tuple[Plan, dict[str,
     options = Options.read({key: value for key, value in take_arguments(launch.args).items() if value is not None}, MEGATRON_LM)
     validate(options, _facts(launch), MEGATRON_LM)
     length = launch.args.seq_length
-    train, *held_out = (_curriculum(launch, split, blend) for split, blend in zip(SPLITS, launch.blends, strict=True))
-    assert train is not None
+    curricula = [_curriculum(launch, split, blend) for split, blend in zip(SPLITS, launch.blends, strict=True)]
+    train, *held_out = curricula
+    if train is None:
+        raise UsageError("--mock-data has no data path to plan; give --data-path")
     plan = plan_training(train, length, launch.samples, launch.boundaries, iterations=launch.args.train_iters)
     vocabulary, told_by = read_vocabulary_of(args, launch.args)
     for entry in {entry.text: entry for part in (train, *held_out) if part for entry in part.entries}.values():
         token_ids(entry, vocabulary)
         check_band(entry)
+    not_here = _check_texts(launch, curricula)
     phases = list(_parts(plan))
     positions = _positions(plan, phases)
     if launch.args.lr is not None:
@@ -135,6 +140,7 @@ def _describe(launch: Launch, args: argparse.Namespace) -> tuple[Plan, dict[str,
         "problems": wrong,
         "warnings": list(warnings(plan, told_by)),
         "notes": list(filter(None, [advice(launch.args, installed_version())])),
+        "not_here": not_here,
     }
     if args.tokens_per_second:
         described["generators"] = _generators(plan, args.tokens_per_second)
@@ -148,6 +154,21 @@ def _curriculum(launch: Launch, split: str, blend: Blend | None) -> Curriculum |
     one_by_one = launch.args.multiple_validation_sets and launch.per_split and split == "valid"
     curriculum = read_blend(blend, mixed=not one_by_one).measured()
     return curriculum if split == "train" else curriculum.final()
+
+
+def _check_texts(launch: Launch, curricula: Sequence[Curriculum | None]) -> str | None:
+    """Look at the texts that are on this machine; return what the launch would be refused with here for one that is not.
+
+    A plan may be made on a machine that has none of them.
+    """
+    parts = [(0.0, 1.0)] * len(SPLITS) if launch.per_split else parts_of(launch.args)
+    splits = [(split, part, one.prefixes) for split, part, one in zip(SPLITS, parts, curricula, strict=True) if one and part]
+    check_texts((split, part, filter(is_here, prefixes)) for split, part, prefixes in splits)
+    try:
+        check_texts((split, None, prefixes) for split, _, prefixes in splits)
+    except CurriculumError as error:
+        return str(error)
+    return None
 
 
 def _names(curriculum: Curriculum | None) -> list[str]:
@@ -256,6 +277,8 @@ def _lines(described: dict[str, Any]) -> Iterator[str]:
         yield f"\n{one['entry']}: {cores:.1f} cores at full share ({rate:,.0f} tokens/s a core, measured here)"
     for note in described["notes"]:
         yield f"\nnote: {note}"
+    if described["not_here"]:
+        yield f"\nnote: a launch on this machine would be refused: {described['not_here']}"
     for warning in described["warnings"]:
         yield f"\nwarning: {warning}"
     for problem in described["problems"]:

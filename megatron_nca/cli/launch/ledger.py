@@ -11,7 +11,7 @@ from typing import Any
 
 from megatron_nca.checkpoints.recorded import read_record
 from megatron_nca.cli.common import OK, print_json, table
-from megatron_nca.cli.launch.reading import read_launch
+from megatron_nca.cli.launch.reading import parts_of, read_launch
 from megatron_nca.data.amending import Blended, replay
 from megatron_nca.data.batches import BatchBoundaries
 from megatron_nca.data.continuing import plan_start, unread_blend
@@ -22,9 +22,6 @@ from megatron_nca.data.run import DataFacts
 from megatron_nca.errors import NCAError
 from megatron_nca.training.record import Record
 
-MEGATRONS_SPLIT = "969, 30, 1"
-"""Megatron-LM's default of ``--split``."""
-
 
 def run(args: argparse.Namespace) -> int:
     """Print the ledger of a checkpoint, and of the launch that goes on from it where one is given."""
@@ -34,13 +31,13 @@ def run(args: argparse.Namespace) -> int:
             f"--checkpoint {args.checkpoint}: its record, of version {record.version}, does not tell what was asked of each "
             "text; start once from it, save, and look at that checkpoint"
         )
-    plan, split = _continued(record, args)
+    plan, train_part = _continued(record, args)
     described = {
         "consumed": record.consumed,
         "samples": plan.samples,
         "sequence_length": record.sequence_length,
         "data_path": [" ".join(segment.words) for segment in record.history.segments],
-        "sources": list(_sources(plan, record.consumed, _train_share(split))),
+        "sources": list(_sources(plan, record.consumed, train_part)),
     }
     if args.json:
         print_json(described)
@@ -50,14 +47,14 @@ def run(args: argparse.Namespace) -> int:
     return OK
 
 
-def _continued(record: Record, args: argparse.Namespace) -> tuple[Plan, str]:
+def _continued(record: Record, args: argparse.Namespace) -> tuple[Plan, float]:
     """Lay out what follows the checkpoint: by the launch, or by the record's own data path to the record's end."""
     history, consumed = record.history, record.consumed
     assert history is not None
     assert consumed is not None
     if not (args.launch or args.data_path or args.train_data_path or args.data_args_path or args.per_split_data_args_path):
         plan = replace(replay(history, record.sequence_length), samples=record.samples or consumed)
-        return plan, args.split or MEGATRONS_SPLIT
+        return plan, _train_part(args)
     launch = read_launch(args, args.launch)
     assert launch.blends[0] is not None
     curriculum = read_blend(launch.blends[0]).measured()
@@ -70,7 +67,7 @@ def _continued(record: Record, args: argparse.Namespace) -> tuple[Plan, str]:
     plan = plan_start(
         curriculum, record.sequence_length, launch.samples, boundaries, facts, blended, text_identity
     )  # fmt: skip
-    return plan, launch.args.split or MEGATRONS_SPLIT
+    return plan, _train_part(launch.args)
 
 
 def _blended(curriculum: Curriculum, facts: DataFacts, sequence_length: int) -> Blended:
@@ -107,9 +104,9 @@ def _tokens_of(prefix: str) -> int | None:
     return os.path.getsize(text) // token_type(index).itemsize
 
 
-def _train_share(split: str) -> float:
-    parts = [float(part) for part in split.replace("/", ",").split(",")]
-    return parts[0] / sum(parts)
+def _train_part(args: argparse.Namespace) -> float:
+    begin, end = parts_of(args)[0] or (0.0, 1.0)
+    return end - begin
 
 
 def _lines(described: dict[str, Any]) -> Iterator[str]:

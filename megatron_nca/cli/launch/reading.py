@@ -6,25 +6,22 @@ A command takes them itself, or finds them in a whole command line; there it pas
 from __future__ import annotations
 
 import argparse
-import difflib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn
 
 from megatron_nca.cli.common import UsageError, whole
-from megatron_nca.cli.launch.schedule import Growing, stepwise_sizes
+from megatron_nca.cli.launch.schedule import Growing, split_parts, stepwise_sizes
 from megatron_nca.cli.launch.tokenizer import add_tokenizer_of_launch
 from megatron_nca.data.batches import BatchBoundaries, run_steps
 from megatron_nca.data.curriculum import Blend
-from megatron_nca.data.phase_word import blend_of
-from megatron_nca.stacks import MEGATRON_LM
-from megatron_nca.training.early import derive_weight_shards
-from megatron_nca.training.options import DECAY_STYLES, add_arguments, options_of
+from megatron_nca.training.data_paths import SPLITS, DataPaths, DataPathsError, read_data_paths
+from megatron_nca.training.early import derive_weight_shards, refuse_unknown
+from megatron_nca.training.options import DECAY_STYLES, add_arguments
 
 WSD_STYLES = ("exponential", "linear", "cosine", "minus_sqrt")
-SPLITS = ("train", "valid", "test")
+MEGATRONS_SPLIT = "969, 30, 1"
+"""Megatron-LM's default of ``--split``."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +57,7 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
         data.add_argument(f"--{split}-data-path", nargs="+", metavar="PART", help=f"datasets of the {split} split alone")
     data.add_argument("--data-args-path", metavar="FILE", help="a file that holds what --data-path would")
     data.add_argument("--per-split-data-args-path", metavar="FILE", help="a JSON file with keys train, valid and test")
+    data.add_argument("--mock-data", action="store_true", help=argparse.SUPPRESS)
     data.add_argument("--multiple-validation-sets", action="store_true", help="validation sets are read one by one")
     data.add_argument("--split", help="shares of train, valid and test (default: Megatron-LM's, 969, 30, 1)")
     data.add_argument("--seq-length", type=whole(1), help="tokens of a sample")
@@ -111,26 +109,21 @@ def read_launch(own: argparse.Namespace, words: Sequence[str]) -> Launch:
             raise UsageError(f"--{flag.replace('_', '-')} is missing; a plan needs it")
     if (args.train_samples is None) == (args.train_iters is None):
         raise UsageError("give the length of the run once: --train-samples, or --train-iters")
-    paths, per_split = _data_paths(args)
+    data = _data_paths(args)
     if args.rampup_batch_size and args.train_samples is None:
         raise UsageError("--rampup-batch-size needs --train-samples: with growing batches iterations do not tell the samples")
     samples = args.train_samples or args.train_iters * args.global_batch_size
-    return Launch(args, tuple(_blend(path) for path in paths), per_split, samples, _boundaries(args))
+    return Launch(args, data.blends, data.per_split, samples, _boundaries(args))
 
 
-def refuse_unknown(words: Sequence[str]) -> None:
-    """Refuse a flag of ours that does not exist; Megatron's own are passed over.
-
-    Raises:
-        UsageError: It names the flag that may have been meant.
-    """
-    known = [MEGATRON_LM.option(option.name) for option in options_of(MEGATRON_LM)]
-    for word in words:
-        flag = word.partition("=")[0]
-        if flag.startswith(MEGATRON_LM.prefix):
-            near = difflib.get_close_matches(flag, known, n=1)
-            meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-            raise UsageError(f"{flag}: there is no such flag; {meant}")
+def _data_paths(args: argparse.Namespace) -> DataPaths:
+    try:
+        data = read_data_paths(args)
+    except DataPathsError as error:
+        raise UsageError(str(error)) from None
+    if data.blends[0] is None and not args.mock_data:
+        raise UsageError(f"{data.flag}: has nothing for the train split; a plan needs it")
+    return data
 
 
 def take_others(args: argparse.Namespace, words: Sequence[str]) -> None:
@@ -151,53 +144,16 @@ def _stepwise(args: argparse.Namespace) -> tuple[tuple[int, int], ...]:
         raise UsageError(f"--step-batch-size-schedule {args.step_batch_size_schedule}: {error}") from None
 
 
-def _data_paths(args: argparse.Namespace) -> tuple[list[list[str] | None], bool]:
-    """Return the words of each split's data path, and whether the splits have paths of their own."""
-    own = [getattr(args, f"{split}_data_path") for split in SPLITS]
-    given = {
-        "--data-path": args.data_path,
-        "--data-args-path": args.data_args_path,
-        "--per-split-data-args-path": args.per_split_data_args_path,
-        "--train-data-path and its like": next(filter(None, own), None),
-    }
-    names = [name for name, value in given.items() if value]
-    if not names:
-        raise UsageError("--data-path is missing, as in --data-path nca:tokens=164M /data/text_document")
-    if len(names) > 1:
-        raise UsageError(f"the data are given by {' and by '.join(names)}; Megatron-LM reads one of them, give one")
-    paths, per_split = own, True
-    if args.per_split_data_args_path:
-        paths = _per_split_file(args.per_split_data_args_path)
-    elif args.data_path or args.data_args_path:
-        paths, per_split = [args.data_path or _read(args.data_args_path, "--data-args-path").split()] * len(SPLITS), False
-    if not paths[0]:
-        raise UsageError(f"{names[0]}: has nothing for the train split; a plan needs it")
-    return paths, per_split
+def parts_of(args: argparse.Namespace) -> list[tuple[float, float] | None]:
+    """Return which part of a text each split has under ``--split``.
 
-
-def _per_split_file(name: str) -> list[list[str] | None]:
-    flag = "--per-split-data-args-path"
+    Raises:
+        UsageError: It is no split.
+    """
     try:
-        found = json.loads(_read(name, flag))
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{flag} {name}: is no JSON ({error})") from None
-    if not isinstance(found, dict) or set(SPLITS) - found.keys():
-        raise UsageError(f"{flag} {name}: must be an object with the keys {', '.join(SPLITS)}, null or empty for no data")
-    parts = [value.split() if isinstance(value, str) else value for value in (found[split] for split in SPLITS)]
-    if not all(part is None or (isinstance(part, list) and all(isinstance(word, str) for word in part)) for part in parts):
-        raise UsageError(f"{flag} {name}: each split must be a string, or a list of strings")
-    return parts
-
-
-def _read(name: str, flag: str) -> str:
-    try:
-        return Path(name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{flag} {name}: cannot be read ({error})") from None
-
-
-def _blend(path: list[str] | None) -> Blend | None:
-    return blend_of(path) if path else None
+        return split_parts(MEGATRONS_SPLIT if args.split is None else args.split)
+    except ValueError as error:
+        raise UsageError(f"--split {args.split}: {error}") from None
 
 
 def _boundaries(args: argparse.Namespace) -> BatchBoundaries:

@@ -6,6 +6,7 @@ Tests hold each equal to Megatron-Core's own, where that is installed.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -132,6 +133,23 @@ def stepwise_sizes(schedule: str, sequence_length: int) -> tuple[tuple[int, int]
     if not sizes or positions[0] != 0 or len(set(positions)) < len(positions) or min(size for _, size in sizes) < 1:
         raise ValueError("must be TOKENS:SIZE pairs in rising order, the first of 0 tokens")
     return tuple(sizes)
+
+
+def split_parts(split: str) -> list[tuple[float, float] | None]:
+    """Return which part of a text each of train, valid and test has under ``--split``, as Megatron's split matrix has it.
+
+    Raises:
+        ValueError: It is not up to three numbers that are not all 0.
+    """
+    shares = [float(share) for share in re.findall(r"[.0-9]+", split)]
+    shares += [0.0] * (3 - len(shares))
+    if len(shares) > 3 or not sum(shares) or not math.isfinite(sum(shares)):
+        raise ValueError("must be three numbers, as in 969,30,1")
+    total, parts, end = sum(shares), [], 0.0
+    for share in shares:
+        begin, end = end, end + share / total
+        parts.append((begin, end) if end > begin else None)
+    return parts
 
 
 def _number(text: str) -> int:
