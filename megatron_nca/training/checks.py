@@ -56,3 +56,20 @@ def check_length(plan: Plan, facts: RunFacts, stack: Stack) -> None:
             f"read {remaining:,} more, but the run is planned for {plan.samples:,}; give {stack.word('samples')} {end:,} in "
             "place of a number of steps, or the batch size of the steps so far"
         )
+
+
+def check_change(options: Options, stack: Stack) -> None:
+    """Refuse a changed data path without a word of ours, which Megatron would read from its first sample.
+
+    Args:
+        options: The user's, of a launch whose training data have no such word.
+        stack: Whose spelling the error uses.
+
+    Raises:
+        CurriculumError: A change is asked for.
+    """
+    if options.amend_curriculum:
+        raise CurriculumError(
+            f"{stack.option('amend_curriculum', True)} is given, and {stack.word('data_path')} has no phase: or nca: word, "
+            "so Megatron would read its training data from the first sample; write phase: before it, as in phase: 0.7 A 0.3 B"
+        )

@@ -183,7 +183,9 @@ class CurriculumRun:
         if plan is not None and plan == self.plan:
             return
         self.plan, self._datasets, self._transition, self._is_stepping = plan, datasets, None, False
-        if plan is not None:
+        if plan is None:
+            checks.check_change(self.options, self.stack)
+        else:
             facts = self.facts
             checks.check_loader(facts, self.stack)
             phase_batches.check(plan, self.stack)

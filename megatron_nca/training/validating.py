@@ -11,7 +11,7 @@ from megatron_nca.training.facts import RunFacts
 from megatron_nca.training.options import Options
 from megatron_nca.training.requirements import refuse_unsupported
 
-OF_CHECKPOINTS = ("override_curriculum", "amend_curriculum")
+OF_CHECKPOINTS = ("override_curriculum",)
 """Options that mean something without a word of ours: the checkpoint may have had one."""
 
 
@@ -43,6 +43,7 @@ def validate(options: Options, facts: RunFacts, stack: Stack) -> None:
 
 
 def _refuse_idle(options: Options, stack: Stack) -> None:
+    checks.check_change(options, stack)
     idle = [name for name in options.given if name not in OF_CHECKPOINTS]
     if idle:
         raise CurriculumError(f"{stack.option(idle[0])} is given, but no data path has an nca: entry; add one, or leave it out")

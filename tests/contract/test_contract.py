@@ -192,6 +192,31 @@ def test_a_run_that_was_begun_without_us_is_changed_after_one_start_with_its_own
     assert len(set(history.values())) == STEPS * BATCH
 
 
+def test_the_launch_that_first_brings_the_plugin_cannot_change_the_data_path_too(stack, path):
+    first = stack.launch(Launch(path("phase: 0.7 A 0.3 B")), save_at=(6,), until=6)
+    options = {"amend_curriculum": True, "resume_as": "after-switch"}
+    both = stack.launch(
+        Launch(path("phase: 0.5 A 0.5 C"), options=options), checkpoint=without_record(stack, first.checkpoints[6])
+    )
+    assert "holds no record, which does not tell what each source has given; start once with the run's own" in str(both.error)
+    assert "\n" not in str(both.error)
+    assert not both.samples
+
+
+@pytest.mark.parametrize("begun", ["phase: 0.7 A 0.3 B", "no record", "no checkpoint"])
+def test_a_change_without_a_word_of_ours_is_refused_at_the_start(stack, path, begun):
+    """Megatron would read such a data path from its first sample, whatever the run has read."""
+    checkpoint = None
+    if begun != "no checkpoint":
+        first = stack.launch(Launch(path("phase: 0.7 A 0.3 B")), save_at=(6,), until=6)
+        checkpoint = first.checkpoints[6] if begun != "no record" else without_record(stack, first.checkpoints[6])
+    plain = stack.launch(Launch(path("0.5 A 0.5 C"), options={"amend_curriculum": True}), checkpoint=checkpoint)
+    assert stack.stack.option("amend_curriculum", True) in str(plain.error)
+    assert "write phase: before it, as in phase: 0.7 A 0.3 B" in str(plain.error)
+    assert "\n" not in str(plain.error)
+    assert not plain.samples
+
+
 def test_another_data_path_is_refused_without_the_option(stack, path):
     first = stack.launch(Launch(path("phase: 0.7 A 0.3 B")), save_at=(6,), until=6)
     refused = stack.launch(Launch(path("phase: 0.5 A 0.5 B")), checkpoint=first.checkpoints[6])
