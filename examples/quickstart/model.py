@@ -64,12 +64,13 @@ class BlockedAttention(torch.nn.Module):
         return torch.cat(halves, 1).transpose(0, 1).reshape(length, batch, heads * width)
 
 
-def build_model(shape: Shape, vocabulary: int) -> Any:
+def build_model(shape: Shape, vocabulary: int, bf16: bool = True) -> Any:
     """Build the model, in bf16 with gradients in Megatron's float32 buffers, from the present state of the random numbers.
 
     Args:
         shape: Its size.
         vocabulary: Rows of the embeddings; input and output embedding are separate.
+        bf16: Whether it computes in bf16; in float32 otherwise.
     """
     # Embeddings of std 1: at the customary 0.02 the layers that NCA has trained would drown new ones out, and text alone learns
     # faster with 1, too (arXiv:2312.16903).
@@ -77,22 +78,24 @@ def build_model(shape: Shape, vocabulary: int) -> Any:
         num_layers=shape.layers, hidden_size=shape.hidden, num_attention_heads=shape.heads, ffn_hidden_size=shape.feed_forward,
         normalization="RMSNorm", gated_linear_unit=True, activation_func=torch.nn.functional.silu, add_bias_linear=False,
         hidden_dropout=0.0, attention_dropout=0.0, init_method_std=0.5 / math.sqrt(shape.hidden), embedding_init_method_std=1.0,
-        bf16=True, params_dtype=torch.bfloat16, calculate_per_token_loss=True, finalize_model_grads_func=finalize_model_grads,
+        bf16=bf16, params_dtype=torch.bfloat16 if bf16 else torch.float32, calculate_per_token_loss=True,
+        finalize_model_grads_func=finalize_model_grads,
     )  # fmt: skip
     layer = get_gpt_layer_local_spec(normalization="RMSNorm")
     layer.submodules.self_attention.submodules.core_attention = BlockedAttention
     model = GPTModel(
         config, layer, vocabulary, shape.sequence, position_embedding_type="rope", share_embeddings_and_output_weights=False
     )
-    return DistributedDataParallel(config, DistributedDataParallelConfig(), Float16Module(config, model.cuda()))
+    module = Float16Module(config, model.cuda()) if bf16 else model.cuda()
+    return DistributedDataParallel(config, DistributedDataParallelConfig(), module)
 
 
 def build_optimizer(model: Any, peak: float, embedding_peak: float) -> Any:
-    """Build Megatron's mixed-precision Adam, the embeddings with a learning rate of their own (`--decoupled-lr`)."""
+    """Build Megatron's Adam, mixed-precision for a bf16 model; the embeddings have their own rate (`--decoupled-lr`)."""
     config = OptimizerConfig(
         optimizer="adam", lr=peak, min_lr=peak * FINAL_SHARE, decoupled_lr=embedding_peak,
         decoupled_min_lr=embedding_peak * FINAL_SHARE, weight_decay=WEIGHT_DECAY, adam_beta2=0.95, clip_grad=1.0,
-        bf16=True, params_dtype=torch.bfloat16,
+        bf16=model.config.bf16, params_dtype=model.config.params_dtype,
     )  # fmt: skip
     optimizer = get_megatron_optimizer(config, [model])
     for group in optimizer.param_groups:
