@@ -12,15 +12,22 @@ from pathlib import Path
 def written_whole(path: Path) -> Iterator[Path]:
     """Give a name to write to; the file gets its own name at the end, and nothing stays where writing fails.
 
+    A link is followed, so that it stays one.
+
     Args:
         path: The file's own name.
 
     Yields:
         A name beside it, so that the rename stays within one file system.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    place = Path(os.path.realpath(path))
+    partial = place.with_name(f".{place.name}.partial")
     try:
         yield partial
-        os.replace(partial, path)
+        os.replace(partial, place)
+    except OSError as error:
+        # A full disk does not say of what file it speaks.
+        error.filename = str(path)
+        raise
     finally:
         partial.unlink(missing_ok=True)

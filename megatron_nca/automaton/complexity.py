@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from megatron_nca.automaton.config import DELIMITERS, NCAConfig, format_setting
-from megatron_nca.automaton.deflate import deflated_size
 from megatron_nca.automaton.philox import MAX_ATTEMPTS
 from megatron_nca.automaton.tokens import encode_patches
 from megatron_nca.errors import ConfigError
@@ -28,6 +27,9 @@ Indices = npt.NDArray[np.int64]
 
 def gzip_size(data: bytes) -> int:
     """Return the size in bytes of the gzip stream of ``data``, no file name in its header."""
+    # Numba comes with it, see ``source``.
+    from megatron_nca.automaton.deflate import deflated_size
+
     return deflated_size(data) + GZIP_EXTRA
 
 

@@ -8,7 +8,6 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from megatron_nca.automaton.compiled import CompiledEngine
 from megatron_nca.automaton.complexity import gzip_ratio
 from megatron_nca.automaton.config import NCAConfig
 from megatron_nca.automaton.philox import MAX_INDEX, Key, derive_key
@@ -44,7 +43,14 @@ class Engine(Protocol):
         """Return the first tokens of each trajectory."""
 
 
-ENGINES: dict[str, Callable[[NCAConfig, Key], Engine]] = {"compiled": CompiledEngine, "reference": ReferenceEngine}
+def _compiled(config: NCAConfig, key: Key) -> Engine:
+    # Numba takes longer to import than all the rest, and who only lays out a run needs no trajectory.
+    from megatron_nca.automaton.compiled import CompiledEngine
+
+    return CompiledEngine(config, key)
+
+
+ENGINES: dict[str, Callable[[NCAConfig, Key], Engine]] = {"compiled": _compiled, "reference": ReferenceEngine}
 
 
 class NCASource:
@@ -145,9 +151,9 @@ class NCASource:
         rules = np.arange(first, first + candidates, dtype=np.int64)
         return float(self.engine.accepted(rules, np.zeros_like(rules)).mean())
 
-    def complexities(self, candidates: int) -> npt.NDArray[np.float64]:
-        """Return the compression ratios of the first candidates of rules 0, 1, 2, ..., float64 (candidates,)."""
-        rules = np.arange(candidates, dtype=np.int64)
+    def complexities(self, candidates: int, first: int = 0) -> npt.NDArray[np.float64]:
+        """Return the compression ratios of the first candidates of so many rules, from ``first`` on, float64 (candidates,)."""
+        rules = np.arange(first, first + candidates, dtype=np.int64)
         probes = self.engine.probe(rules, np.zeros_like(rules))
         return np.array([gzip_ratio(self.config, grids) for grids in probes])
 

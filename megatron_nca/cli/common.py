@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import math
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +22,8 @@ from megatron_nca.errors import ConfigError, NCAError
 OK, FINDING, USAGE = 0, 1, 2
 DEFAULT_SEED = 1234
 """Megatron's own default."""
+LONGEST, MOST_PROCESSES = 2**24, 1024
+"""Tokens of a sequence, processes that work at once: above what anybody has."""
 SECONDS_BETWEEN_LINES = 15.0
 """In a log file every update of a bar is a line of its own."""
 
@@ -64,8 +68,8 @@ def make_source(entry: NCAEntry, args: argparse.Namespace) -> NCASource:
     return controls.make_source(entry, args.seed, args.split)
 
 
-def whole(least: int) -> Callable[[str], int]:
-    """Return an argparse type: a count such as 164M, not below ``least``."""
+def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Return an argparse type: a count such as 164M, not below ``least`` and not above ``most``."""
 
     def read(text: str) -> int:
         try:
@@ -74,9 +78,22 @@ def whole(least: int) -> Callable[[str], int]:
             raise argparse.ArgumentTypeError(f"{text} {error.problem}") from None
         if count < least:
             raise argparse.ArgumentTypeError(f"{text} must be at least {least}")
+        if most is not None and count > most:
+            raise argparse.ArgumentTypeError(f"{text} must be at most {most:,}")
         return count
 
     return read
+
+
+def finite(text: str) -> float:
+    """Read a finite number for argparse."""
+    try:
+        number = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is no number, such as 1e-4") from None
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text} must be a finite number")
+    return number
 
 
 def need(module: str, extra: str = "cli") -> Any:
@@ -152,17 +169,55 @@ def progress(title: str, total: int, unit: str, done: int = 0, shown: bool = Tru
         yield advance
 
 
-def check_output(option: str, path: Path) -> None:
+def check_output(option: str, path: Path, endings: Sequence[str] = ()) -> None:
     """Refuse, before any work, a place where no file can be written.
 
+    Args:
+        option: Which names it.
+        path: The place.
+        endings: One of which its name must have, small or capital.
+
     Raises:
-        UsageError: It is empty or a folder, its folder is missing, or nobody may write there.
+        UsageError: It is empty, a folder or a device, its folder is missing, nobody may write there, or its ending is another.
     """
     if not path.name:
         raise UsageError(f"{option} {str(path)!r}: must name a file")
+    check_folder(option, path)
     if path.is_dir():
         raise UsageError(f"{option} {path}: is a folder; name a file in it")
+    if endings and path.suffix.lower() not in endings:
+        raise UsageError(f"{option} {path}: must end with {' or '.join(endings)}")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{option} {path}: is no ordinary file, and would be replaced by one; name another")
+
+
+def check_folder(option: str, path: Path) -> None:
+    """Refuse, before any work, a place whose folder is missing, or cannot be written to.
+
+    Raises:
+        UsageError: It is one.
+    """
     if not path.parent.is_dir():
         raise UsageError(f"{option} {path}: there is no folder {path.parent}; make it first")
     if not os.access(path.parent, os.W_OK):
         raise UsageError(f"{option} {path}: the folder {path.parent} cannot be written to")
+    longest = os.pathconf(path.parent, "PC_NAME_MAX")
+    # Written beside it under a longer name.
+    if len(os.fsencode(path.name)) > longest - len(".building") - 1:
+        raise UsageError(f"{option} {str(path)[:40]}...: the name is too long; {path.parent} takes {longest:,} bytes")
+
+
+def check_room(option: str, path: Path, size: int) -> None:
+    """Refuse, before any work, a place without room.
+
+    Args:
+        option: Which names it.
+        path: A file or folder to be.
+        size: Of what will be written, in bytes.
+
+    Raises:
+        UsageError: The file system has less left.
+    """
+    free = shutil.disk_usage(path.parent).free
+    if size > free:
+        raise UsageError(f"{option} {path}: {size:,} bytes are to be written, and {free:,} are left there")

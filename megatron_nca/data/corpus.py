@@ -14,7 +14,6 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -24,6 +23,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from megatron_nca import workers
 from megatron_nca.automaton.source import STREAM_VERSION, NCASource
 from megatron_nca.data.layout import SampleLayout
 from megatron_nca.errors import CorpusError
@@ -82,6 +82,11 @@ class Corpus:
     def dtype(self) -> type[np.generic]:
         """Type of a stored token."""
         return np.uint16 if self.vocab_size < SMALL_VOCABULARY else np.int32
+
+    @property
+    def size(self) -> int:
+        """Bytes of the ``.bin``."""
+        return self.documents * self.layout.document_length * np.dtype(self.dtype).itemsize
 
     @property
     def documents_a_part(self) -> int:
@@ -175,9 +180,8 @@ def _resume(corpus: Corpus, journal: IO[bytes]) -> set[int]:
 def _make_room(corpus: Corpus) -> None:
     if corpus.bin.exists():
         return
-    size = corpus.documents * corpus.layout.document_length * np.dtype(corpus.dtype).itemsize
     with open(corpus.partial, "ab") as file:
-        file.truncate(size)
+        file.truncate(corpus.size)
 
 
 def _written(corpus: Corpus, numbers: list[int], processes: int) -> Iterator[int]:
@@ -186,9 +190,7 @@ def _written(corpus: Corpus, numbers: list[int], processes: int) -> Iterator[int
         for number in numbers:
             yield _write_part(corpus, number)
         return
-    # Spawned: torch, where it is loaded, has threads that a fork would not bring along.
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(min(processes, len(numbers)), _keep, (corpus,)) as pool:
+    with workers.pool(min(processes, len(numbers)), _keep, (corpus,)) as pool:
         yield from pool.imap_unordered(_write_kept, numbers)
 
 

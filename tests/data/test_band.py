@@ -11,8 +11,9 @@ import pytest
 
 from megatron_nca import NCAConfig, NCASource
 from megatron_nca.automaton import compiled, production
+from megatron_nca.automaton.config import DOMAIN_BANDS
 from megatron_nca.automaton.cost import probe_cost
-from megatron_nca.data.band import check_band
+from megatron_nca.data.band import KNOWN, check_band, count_rules
 from megatron_nca.data.entry import MAX_COST, parse_entry
 from megatron_nca.errors import EntryError
 
@@ -112,3 +113,17 @@ def test_what_would_take_minutes_hears_a_signal(action):
     finally:
         process.kill()
     assert b"KeyboardInterrupt" in errors
+
+
+def test_the_papers_processes_are_known_to_hold_enough():
+    for domain in DOMAIN_BANDS:
+        entry = parse_entry(f"nca:domain={domain}")
+        assert entry.config in KNOWN
+        count_rules(entry)
+
+
+def test_the_reference_judges_a_band_in_the_same_words():
+    for text in ("nca:gzip=0.65-0.66", "nca:gzip=0.98-0.99"):
+        with pytest.raises(EntryError) as caught:
+            check_band(parse_entry(text), engine="reference")
+        assert str(caught.value) == refusal(text)

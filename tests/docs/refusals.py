@@ -227,7 +227,7 @@ REFUSALS: dict[str, Refused | NoLaunch] = {
 
 BY_WORDS = {fragment: case for fragment, case in REFUSALS.items() if isinstance(case, Refused) and case.at == "words"}
 AT_START = {fragment: case for fragment, case in REFUSALS.items() if isinstance(case, Refused) and case.at == "start"}
-ERROR = re.compile(r"^(?:megatron-nca: |megatron_nca\.errors\.)\w+Error: (.*)$", re.MULTILINE)
+ERROR = re.compile(r"^(?:\[rank\d+\]: )?(?:megatron-nca: |megatron_nca\.errors\.)\w+Error: (.*)$", re.MULTILINE)
 
 
 def write_texts(folder: Path) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -12,9 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import megatron_nca
+from megatron_nca import workers
 from megatron_nca.automaton.config import format_setting
 from megatron_nca.automaton.source import NCASource
-from megatron_nca.cli.common import DEFAULT_SEED, OK, UsageError, add_command, print_json, progress, table, whole
+from megatron_nca.cli.common import (
+    DEFAULT_SEED,
+    LONGEST,
+    MOST_PROCESSES,
+    OK,
+    UsageError,
+    add_command,
+    finite,
+    print_json,
+    progress,
+    table,
+    whole,
+)
 from megatron_nca.cli.launch.speed import tokens_a_core
 from megatron_nca.data.band import check_band
 from megatron_nca.data.domain import read_entry
@@ -35,9 +47,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the subcommand."""
     parser = add_command(subparsers, "bench", run, "tokens a second of entries on this machine", EXAMPLES)
     parser.add_argument("entries", nargs="*", default=ENTRIES, metavar="ENTRY", help="(default: the paper's three bands)")
-    parser.add_argument("--seq-length", type=whole(1), default=1024, help="tokens of a sample (default: 1024)")
-    parser.add_argument("--processes", type=whole(1), help="that generate at once (default: as many as cores)")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement (default: 1)")
+    parser.add_argument("--seq-length", type=whole(1, LONGEST), default=1024, help="tokens of a sample (default: 1024)")
+    parser.add_argument("--processes", type=whole(1, MOST_PROCESSES), help="that generate at once (default: as many as cores)")
+    parser.add_argument("--seconds", type=finite, default=1.0, help="of each measurement (default: 1)")
     parser.add_argument("--all", action="store_true", help="print the tables of docs/performance.md instead; takes minutes")
     parser.add_argument("--quick", action="store_true", help="with --all: fewer rounds")
 
@@ -45,6 +57,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
     if args.all:
+        if args.json:
+            raise UsageError("--all prints the tables of benchmarks/ as they are; leave out --json")
         return _repository_tables(args)
     if not 0 < args.seconds <= 600:
         raise UsageError(f"--seconds {args.seconds:g}: must lie above 0 and not above 600")
@@ -83,9 +97,7 @@ def _measure(entry: NCAEntry, length: int, processes: int, seconds: float) -> di
 
 def _together(entry: NCAEntry, length: int, processes: int, seconds: float) -> float:
     """Measure tokens a second of several processes that generate at the same time."""
-    context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(processes)
-    with context.Pool(processes, _meet, (barrier,)) as pool:
+    with workers.pool(processes, _meet, (workers.CONTEXT.Barrier(processes),)) as pool:
         # A process that has its task waits for the others, so each one takes one.
         return sum(pool.starmap(_generate, [(entry, length, number, seconds) for number in range(processes)], chunksize=1))
 

@@ -7,10 +7,14 @@ import time
 from pathlib import Path
 
 from megatron_nca.cli.common import (
+    LONGEST,
+    MOST_PROCESSES,
     OK,
     UsageError,
     add_command,
     add_source_arguments,
+    check_folder,
+    check_room,
     make_source,
     need,
     print_json,
@@ -39,8 +43,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("entry", help="as in --data-path, such as nca:domain=code")
     parser.add_argument("--output", type=Path, required=True, metavar="PREFIX", help="of the .bin and .idx")
     parser.add_argument("--tokens", type=whole(1), help="how many, rounded up to samples (default: the entry's tokens=)")
-    parser.add_argument("--seq-length", type=whole(1), default=1024, help="of the run that will read it (default: 1024)")
-    parser.add_argument("--processes", type=whole(1), default=1, help="that make trajectories (default: 1)")
+    parser.add_argument("--seq-length", type=whole(1, LONGEST), default=1024, help="of the run to come (default: 1024)")
+    parser.add_argument("--processes", type=whole(1, MOST_PROCESSES), default=1, help="that make trajectories (default: 1)")
     add_source_arguments(parser)
     add_tokenizer_arguments(parser)
 
@@ -53,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
     entry = read_entry(args.entry)
     corpus = _corpus(entry, args)
     check_band(entry)
+    if not corpus.partial.exists():
+        check_room("--output", corpus.bin, corpus.size)
     tokens, made = corpus.documents * corpus.layout.document_length, 0
     begin = time.perf_counter()
     with progress("build", tokens, "tok", shown=not args.json) as show:
@@ -79,8 +85,9 @@ def _corpus(entry: NCAEntry, args: argparse.Namespace) -> Corpus:
     tokens = args.tokens or entry.tokens
     if tokens is None:
         raise UsageError("how many tokens? Give --tokens, as in --tokens 164M, or tokens= in the entry")
-    if not args.output.parent.is_dir():
-        raise UsageError(f"--output {args.output}: there is no folder {args.output.parent}; make it first")
+    if not args.output.name:
+        raise UsageError(f"--output {str(args.output)!r}: must name what stands before .bin and .idx")
+    check_folder("--output", args.output)
     length = args.seq_length
     # Refuses a sequence that does not hold two frames, as a launch does.
     plan_training(read_blend(([entry.text], None)).final(), length, 1, BatchBoundaries())

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from megatron_nca.automaton.config import NCAConfig, format_setting
 from megatron_nca.automaton.source import NCASource
-from megatron_nca.cli.common import DEFAULT_SEED, FINDING, OK, UsageError, add_command, print_json, progress, whole
+from megatron_nca.cli.common import DEFAULT_SEED, FINDING, OK, add_command, check_output, print_json, progress, whole
 from megatron_nca.data.calibration import Match, calibrate, probe_tokens
 from megatron_nca.data.entry import parse_entry
 
@@ -25,6 +25,7 @@ The band can then stand in an entry, nca:gzip=LO-HI, or be measured by it: nca:d
 Exit code 1: hardly any rule of these settings is as complex as a text."""
 
 BIN = 0.02
+MOST_RULES, RULES_AT_ONCE = 1_000_000, 500
 BAR = 30
 
 
@@ -33,14 +34,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = add_command(subparsers, "calibrate", run, "the complexity of your own text, and the band that matches", EXAMPLES)
     parser.add_argument("prefixes", nargs="+", metavar="PREFIX", help="tokenised texts, as in --data-path")
     parser.add_argument("--entry", default="nca:", help="the process; its band is not used (default: nca:)")
-    parser.add_argument("--rules", type=whole(100), default=2000, help="random rules to compare with (default: 2000)")
+    parser.add_argument("--rules", type=whole(100, MOST_RULES), default=2000, help="random rules beside them (default: 2000)")
     parser.add_argument("--output", type=Path, metavar="PNG", help="draw the histograms of both")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print and draw; return 1 for a text that no rules match."""
-    if args.output and not args.output.parent.is_dir():
-        raise UsageError(f"--output {args.output}: there is no folder {args.output.parent}; make it first")
+    if args.output is not None:
+        check_output("--output", args.output, (".png",))
     config = replace(parse_entry(args.entry).config, gzip=None)
     matches = _measure(args.prefixes, config, args.rules, shown=not args.json)
     if args.output:
@@ -52,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         for match in matches:
             print("\n".join(_lines(match)))
+        if args.output:
+            print(f"wrote {args.output}")
     return OK if all(match.good for match in matches) else FINDING
 
 
@@ -59,8 +62,12 @@ def _measure(prefixes: list[str], config: NCAConfig, rules: int, shown: bool) ->
     # Texts take a moment each and may be refused; a bar is for the rules.
     texts = [calibrate(prefix, probe_tokens(config)) for prefix in prefixes]
     with progress("random rules", rules, "rule", shown=shown) as advance:
-        ratios = NCASource(config, DEFAULT_SEED).complexities(rules)
-        advance(rules)
+        source, found = NCASource(config, DEFAULT_SEED), []
+        for first in range(0, rules, RULES_AT_ONCE):
+            count = min(RULES_AT_ONCE, rules - first)
+            found.append(source.complexities(count, first))
+            advance(count)
+    ratios = np.concatenate(found)
     return [Match(text, ratios) for text in texts]
 
 

@@ -63,7 +63,10 @@ def run(args: argparse.Namespace) -> int:
     entries = [parse_entry(entry) for entry in FINGERPRINT_ENTRIES]
     own = with_judgement(fingerprint(entries, FINGERPRINT_SEED), entries, FINGERPRINT_SEED)
     if args.fingerprint:
-        print(own)
+        if args.json:
+            print_json({"fingerprint": own, "as_expected": args.expect in (None, own)})
+        else:
+            print(own)
         return OK if args.expect in (None, own) else FINDING
     found = checks(own, args.expect)
     failed = any(check.state == FAILED for check in found)

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
         return ledger.run(args)
     if args.output is not None:
-        check_output("--output", args.output)
+        check_output("--output", args.output, (".png",))
     launch = read_launch(args, args.launch)
     try:
         plan, described = _describe(launch, args)
@@ -115,7 +115,7 @@ def _describe(launch: Launch, args: argparse.Namespace) -> tuple[Plan, dict[str,
     vocabulary, told_by = read_vocabulary_of(args, launch.args)
     for entry in {entry.text: entry for part in (train, *held_out) if part for entry in part.entries}.values():
         token_ids(entry, vocabulary)
-        check_band(entry)
+        check_band(entry, engine="reference")
     not_here = _check_texts(launch, curricula)
     phases = list(_parts(plan))
     positions = _positions(plan, phases)

@@ -6,7 +6,16 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from megatron_nca.cli.common import OK, UsageError, add_command, add_source_arguments, make_source, print_json, whole
+from megatron_nca.cli.common import (
+    OK,
+    UsageError,
+    add_command,
+    add_source_arguments,
+    check_output,
+    make_source,
+    print_json,
+    whole,
+)
 from megatron_nca.cli.pictures.drawing import Trajectories, draw_gif, draw_png
 from megatron_nca.cli.pictures.terminal import lines, wants_color
 from megatron_nca.data.domain import read_entry
@@ -67,11 +76,10 @@ def _output(args: argparse.Namespace) -> Path | None:
     output: Path | None = args.output
     if output is None and not args.text and not args.html:
         output = Path("preview.png")
-    for path in (output, args.html):
-        if path is not None and not path.parent.is_dir():
-            raise UsageError(f"{path}: there is no folder {path.parent}; make it first")
-    if output is not None and output.suffix.lower() not in DRAWN:
-        raise UsageError(f"--output {output}: must end with {' or '.join(DRAWN)}; a page is written by --html")
+    if output is not None:
+        check_output("--output", output, tuple(DRAWN))
+    if args.html is not None:
+        check_output("--html", args.html, (".html", ".htm"))
     if args.rules > MAX_RULES:
         raise UsageError(f"--rules {args.rules}: at most {MAX_RULES} fit a picture")
     if args.frames and args.frames > MAX_FRAMES:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from megatron_nca.cli.common import OK, add_command, need, print_json, progress, whole
+from megatron_nca.cli.common import OK, add_command, check_folder, check_room, finite, need, print_json, progress, whole
 from megatron_nca.stacks import MEGATRON_LM
 from megatron_nca.training.options import BY_NAME, Options, add_argument
 
@@ -43,11 +43,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the new checkpoint and tell what is in it."""
     parts = Options.read({"reinit": args.reinit}, STACK).reinit
+    check_folder("--save", args.save)
     need("torch", extra="megatron")
     from megatron_nca.checkpoints.transfer import Wish, transfer
 
     @contextmanager
     def watch(total: int) -> Iterator:
+        check_room("--save", args.save, total)
         with progress("transfer", total, "B", shown=not args.json) as advance:
             yield advance
 
@@ -70,10 +72,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _deviation(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text} is no number, such as 0.02") from None
-    if not 0 < value < float("inf"):
+    value = finite(text)
+    if value <= 0:
         raise argparse.ArgumentTypeError(f"{text} must be a finite number above 0")
     return value

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from megatron_nca.cli.common import UsageError, whole
+from megatron_nca.cli.common import UsageError, finite, whole
 from megatron_nca.cli.launch.schedule import Growing, split_parts, stepwise_sizes
 from megatron_nca.cli.launch.tokenizer import add_tokenizer_of_launch
 from megatron_nca.data.batches import BatchBoundaries, run_steps
@@ -20,6 +20,7 @@ from megatron_nca.training.early import derive_weight_shards, refuse_unknown
 from megatron_nca.training.options import DECAY_STYLES, add_arguments
 
 WSD_STYLES = ("exponential", "linear", "cosine", "minus_sqrt")
+MOST_SIZES = 100_000
 MEGATRONS_SPLIT = "969, 30, 1"
 """Megatron-LM's default of ``--split``."""
 
@@ -72,14 +73,14 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--fp8-format", dest="fp8", help=argparse.SUPPRESS)
     data.add_argument("--fp8-recipe", help=argparse.SUPPRESS)
     rate = parser.add_argument_group("its learning rate, as in Megatron-LM")
-    rate.add_argument("--lr", type=float, help="peak; without it no learning rate is shown")
-    rate.add_argument("--min-lr", type=float, default=0.0)
-    rate.add_argument("--decoupled-lr", type=float, help="peak of the embeddings, where theirs is another")
-    rate.add_argument("--decoupled-min-lr", type=float)
+    rate.add_argument("--lr", type=finite, help="peak; without it no learning rate is shown")
+    rate.add_argument("--min-lr", type=finite, default=0.0)
+    rate.add_argument("--decoupled-lr", type=finite, help="peak of the embeddings, where theirs is another")
+    rate.add_argument("--decoupled-min-lr", type=finite)
     rate.add_argument("--lr-decay-style", choices=DECAY_STYLES, default="linear")
     rate.add_argument("--lr-wsd-decay-style", choices=WSD_STYLES, default="exponential")
-    rate.add_argument("--lr-warmup-init", type=float, default=0.0)
-    rate.add_argument("--lr-warmup-fraction", type=float)
+    rate.add_argument("--lr-warmup-init", type=finite, default=0.0)
+    rate.add_argument("--lr-warmup-fraction", type=finite)
     for name in ("decay", "warmup", "wsd-decay"):
         rate.add_argument(f"--lr-{name}-iters", type=whole(0))
         rate.add_argument(f"--lr-{name}-samples", type=whole(0))
@@ -171,6 +172,8 @@ def _boundaries(args: argparse.Namespace) -> BatchBoundaries:
 
 def _growing(args: argparse.Namespace) -> Growing:
     start, increment, samples = args.rampup_batch_size
+    if (args.global_batch_size - start) // increment > MOST_SIZES:
+        raise ValueError(f"grows in more than {MOST_SIZES:,} steps; give a larger increment")
     return Growing(start, increment, samples, args.global_batch_size)
 
 
