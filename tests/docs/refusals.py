@@ -198,6 +198,7 @@ REFUSALS: dict[str, Refused | NoLaunch] = {
     "copy or tokenise the text again": Refused(f"{ENTRY} DAMAGED", at="start"),
     "sequences, of which --split leaves": Refused(f"{ENTRY} SHORT", at="start"),
     "was written under another curriculum": A_CHECKPOINT,
+    "so Megatron would read its training data from the first": Refused("0.5 TEXT 0.5 OTHER", ("--nca-amend-curriculum",)),
     "what each source has given; start once": A_CHECKPOINT,
     "has version": A_CHECKPOINT,
     "is damaged": A_CHECKPOINT,
