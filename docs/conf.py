@@ -17,7 +17,9 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "mathm
 exclude_patterns = ["extensions"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
-highlight_language = "none"
+# Blocks without a language are commands; output stands in blocks of their own, ```text.
+highlight_language = "bash"
+pygments_style, pygments_dark_style = "friendly", "native"
 
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
@@ -32,5 +34,6 @@ html_title = f"megatron-nca {release}"
 html_math_renderer = "mathml"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
+html_js_files = ["copy.js"]
 html_show_sphinx = False
 html_copy_source = False

@@ -1,6 +1,7 @@
 """The documentation as a site: built without a warning, read without a network."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 for package in ("sphinx", "myst_parser", "furo"):
     pytest.importorskip(package, reason=f"{package} is not installed; it comes with megatron-nca[docs]")
 
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DOCS = Path(__file__).parents[2] / "docs"
 LOADED = re.compile(
     r"""<(?:script|img|iframe)[^>]*\ssrc="([^"]+)"|<link[^>]*rel="(?:stylesheet|preload)"[^>]*href="([^"]+)\""""
@@ -47,3 +49,23 @@ def test_the_public_names_have_their_docstrings(site):
     for name in ("megatron_nca.register", "megatron_nca.NCAConfig", "megatron_nca.NCASource.tokens"):
         assert f'id="{name}"' in page
     assert "Teach Megatron-Core" in page
+
+
+def test_commands_are_highlighted_and_can_be_copied(site):
+    page = (site / "quick-start.html").read_text(encoding="utf-8")
+    assert page.count('class="highlight-bash') + page.count('class="highlight-default') > 5
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    if BROWSER is None:
+        pytest.skip("needs Chromium: no chromium, chromium-browser or google-chrome on the path")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        opened = browser.new_page()
+        opened.goto((site / "quick-start.html").as_uri())
+        blocks = opened.locator("article div.highlight")
+        button = blocks.first.get_by_role("button", name="Copy this block")
+        assert opened.get_by_role("button", name="Copy this block").count() == blocks.count()
+        opened.evaluate("document.addEventListener('copy', () => { window.taken = document.activeElement.value; })")
+        button.click()
+        assert button.text_content() == "copied"
+        assert opened.evaluate("window.taken") == blocks.first.locator("pre").text_content()
+        browser.close()
