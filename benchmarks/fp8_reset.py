@@ -92,7 +92,7 @@ def switch(training: Any, seed: int, treatment: str) -> None:
     from megatron_nca.training import fp8, optimizer, reinit
 
     states = scaling_states()
-    reinit.reinitialize([training.model], ("embeddings",), seed, optimizer.Masters(training.optimizer).take)
+    reinit.reinitialize([training.model], ("embeddings",), seed, optimizer.MasterWeights(training.optimizer).take)
     optimizer.reset_state(training.optimizer)
     if treatment in ("emptied", "ones"):
         fp8.clear_histories([training.model])

@@ -15,9 +15,9 @@ from megatron_nca.data.batches import BatchBoundaries
 from megatron_nca.data.curriculum import plan_training, read_blend
 from megatron_nca.data.run import Datasets
 from megatron_nca.frameworks.megatron_lm import MegatronLM
-from megatron_nca.training.facts import RunFacts
 from megatron_nca.training.options import Options
 from megatron_nca.training.run import CurriculumRun
+from megatron_nca.training.run_info import RunInfo
 
 CALLS = 100_000
 ROUNDS = 7
@@ -35,7 +35,7 @@ def hooked(phase: str) -> MegatronLM:
     adapter._args = SimpleNamespace(
         consumed_train_samples=512, curr_iteration=1, tensorboard_log_interval=10**9, log_interval=10**9
     )
-    adapter.facts = lambda: RunFacts(replays_steps=True)  # type: ignore[method-assign]
+    adapter.info = lambda: RunInfo(replays_steps=True)  # type: ignore[method-assign]
     adapter.report = lambda line: None  # type: ignore[method-assign]
     run.attach(adapter)
     run.validate(Options(reinit=(), optimizer="keep", lr_at_switch="continue"))

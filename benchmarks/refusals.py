@@ -46,9 +46,9 @@ def refuse(script: Path, words: tuple[str, ...], ranks: int) -> tuple[float, flo
     errors = [process.communicate()[1] for process in launched]
     seconds = time.monotonic() - start
     used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
-    told = [len(error.splitlines()) for error in errors]
-    if {process.returncode for process in launched} != {1} or told != [1] + [0] * (ranks - 1):
-        raise SystemExit(f"{words}: ended with {[process.returncode for process in launched]}, lines {told}: {errors[0]}")
+    lines = [len(error.splitlines()) for error in errors]
+    if {process.returncode for process in launched} != {1} or lines != [1] + [0] * (ranks - 1):
+        raise SystemExit(f"{words}: ended with {[process.returncode for process in launched]}, lines {lines}: {errors[0]}")
     return seconds, used / ranks
 
 

@@ -67,9 +67,9 @@ def installed(request, distributions, tmp_path_factory):
 def test_a_fresh_environment_has_preview_plan_and_doctor_without_torch(installed):
     assert installed.command("--version").startswith("megatron-nca ")
     assert len(installed.command("preview", "nca:domain=code", "--text", "--rules", "2", "--frames", "3").splitlines()) > 5
-    told = json.loads(installed.command(*PLAN.split()))
-    assert told["good"]
-    assert told["phases"][0]["last_iteration"] == 5005
+    result = json.loads(installed.command(*PLAN.split()))
+    assert result["good"]
+    assert result["phases"][0]["last_iteration"] == 5005
     assert "cannot be imported (No module named 'megatron'" in installed.command("doctor")
 
 
@@ -89,8 +89,8 @@ def test_tests_of_the_source_distribution_pass_on_what_is_installed(installed, d
     (tree / "megatron_nca").rename(tree / "not_this_one")
     run(*installed.pip, "install", "-c", ROOT / "constraints.txt", "pytest", "hypothesis")
     tests = [f"tests/automaton/{name}.py" for name in WITHOUT_TORCH]
-    told = run(installed.folder / "venv/bin/python", "-m", "pytest", *tests, cwd=tree, env=installed.environment)
-    assert re.search(r"\d\d passed", told), told
+    result = run(installed.folder / "venv/bin/python", "-m", "pytest", *tests, cwd=tree, env=installed.environment)
+    assert re.search(r"\d\d passed", result), result
 
 
 @pytest.mark.slow
@@ -111,12 +111,12 @@ def test_what_the_wheel_says_of_itself(distributions):
     with zipfile.ZipFile(wheel) as packed:
         names = packed.namelist()
         [metadata] = [packed.read(name) for name in names if name.endswith(".dist-info/METADATA")]
-    told = email.message_from_bytes(metadata)
-    assert told["Name"] == "megatron-nca"
-    assert told["License-Expression"] == "Apache-2.0"
-    assert told["Requires-Python"] == project()["requires-python"]
-    assert sorted(told.get_all("Provides-Extra")) == sorted(project()["optional-dependencies"])
-    assert "pre-training" in told.get_payload()
+    result = email.message_from_bytes(metadata)
+    assert result["Name"] == "megatron-nca"
+    assert result["License-Expression"] == "Apache-2.0"
+    assert result["Requires-Python"] == project()["requires-python"]
+    assert sorted(result.get_all("Provides-Extra")) == sorted(project()["optional-dependencies"])
+    assert "pre-training" in result.get_payload()
     here = [file for file in (ROOT / "megatron_nca").rglob("*.*") if file.suffix not in (".pyc", ".nbi", ".nbc")]
     assert {str(file.relative_to(ROOT)) for file in here} - set(names) == set()
 
@@ -127,16 +127,16 @@ RELATIVE = re.compile(r"\]\((?!https?://|#)[^)]*\)")
 
 def test_links_and_pictures_of_the_description_are_written_out_in_full():
     assert RELATIVE.search(README)
-    told = packaging.description(README, "https://example.org/group/project")
-    assert RELATIVE.findall(told) == []
-    assert "](https://example.org/group/project/raw/HEAD/docs/images/preview-code.png)" in told
-    assert "[NeMo](https://example.org/group/project/blob/HEAD/docs/nemo.md)" in told
-    assert "(https://arxiv.org/abs/2603.10055)" in told
+    result = packaging.description(README, "https://example.org/group/project")
+    assert RELATIVE.findall(result) == []
+    assert "](https://example.org/group/project/raw/HEAD/docs/images/preview-code.png)" in result
+    assert "[NeMo](https://example.org/group/project/blob/HEAD/docs/nemo.md)" in result
+    assert "(https://arxiv.org/abs/2603.10055)" in result
 
 
 def test_without_an_address_the_description_has_neither_dead_links_nor_pictures():
-    told = packaging.description(README, "")
-    assert RELATIVE.findall(told) == []
-    assert "![" not in told
-    assert "NeMo recipes" in told
+    result = packaging.description(README, "")
+    assert RELATIVE.findall(result) == []
+    assert "![" not in result
+    assert "NeMo recipes" in result
     assert packaging.addresses("") == {}

@@ -89,14 +89,14 @@ def compare(
         build_scheduler,
     )
     from megatron_nca.training.options import Options
-    from megatron_nca.training.run import OwnLoop
+    from megatron_nca.training.run import CustomLoop
 
     shape = Shape()
     text, tokenizer_file = prepare(work, standard_library()[:documents])
     tokens = nca_steps * BATCH * shape.sequence
     job = Job("agreement", text, str(tokenizer_file), first=f"nca:tokens={tokens},{NCA}")
     run = megatron_nca.register()
-    run.attach(OwnLoop(lambda line: print(line, file=sys.stderr, flush=True)))
+    run.attach(CustomLoop(lambda line: print(line, file=sys.stderr, flush=True)))
     run.validate(
         Options(
             lr=job.nca_lr, min_lr=job.nca_lr * FINAL_SHARE, decoupled_lr=job.nca_embedding_lr,

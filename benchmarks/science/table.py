@@ -55,8 +55,8 @@ def _cells(arm: Arm, results: dict[str, dict[int, Any]]) -> list[str]:
         [100 * (_end(own[seed], key) / _end(other[seed], key) - 1) for seed in seeds] for key in ("loss", "copyable")
     )
     reached = [tokens_at(own[seed]["validations"], _end(other[seed], "loss")) for seed in seeds]
-    told = ", ".join("never" if tokens is None else f"{tokens / 1e6:.2f}" for tokens in reached)
-    return [*cells, str(arm.against), mean_and_error(differences, 1), mean_and_error(copied, 1), told]
+    reached_at = ", ".join("never" if tokens is None else f"{tokens / 1e6:.2f}" for tokens in reached)
+    return [*cells, str(arm.against), mean_and_error(differences, 1), mean_and_error(copied, 1), reached_at]
 
 
 def along_the_text(results: dict[str, dict[int, Any]], arm: str = "nca", against: str = "scratch") -> Iterator[str]:

@@ -78,14 +78,14 @@ def train_both(jobs: dict[str, Path]) -> int:
         name: subprocess.Popen([*words, str(path), str(path.parent)], env=environment, stdout=logs[name], stderr=logs[name])
         for name, path in jobs.items()
     }
-    told = 0.0
+    printed = 0.0
     try:
         while any(run.poll() is None for run in runs.values()):
             if any(run.poll() for run in runs.values()):
                 break
-            if time.monotonic() - told > SECONDS_BETWEEN_LINES:
+            if time.monotonic() - printed > SECONDS_BETWEEN_LINES:
                 print(" | ".join(progress(path.parent / "result.json", name) for name, path in jobs.items()), flush=True)
-                told = time.monotonic()
+                printed = time.monotonic()
             time.sleep(0.5)
     finally:
         for run in runs.values():

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from megatron_nca import NCASource
+from megatron_nca.atomic_files import atomic_write
 from megatron_nca.cli.common import pyplot
 from megatron_nca.cli.pictures.looks import ACCENT, FAINT, INK, STYLE, cell_palette, save
 from megatron_nca.data.domain import read_entry
-from megatron_nca.whole_files import written_whole
 
 SEEDS = Path(__file__).with_name("seeds.json")
 """Validations of several seeds of the setting as shipped, both runs: what one run is seen against."""
@@ -27,7 +27,7 @@ def report(out: Path, baseline: Path, with_nca: Path) -> None:
     seeds = fitting_seeds(runs[1]["job"])
     draw(runs, seeds, out / "report.png")
     found = compare(runs, seeds)
-    with written_whole(out / "report.json") as partial:
+    with atomic_write(out / "report.json") as partial:
         partial.write_text(json.dumps(found, indent=1), encoding="utf-8")
     print("\n" + "\n".join(lines(found)) + f"\n\n{out}: report.png, report.json")
 
@@ -99,13 +99,13 @@ def verdict(found: dict[str, Any]) -> str:
     if abs(change) <= 2 * spread / math.sqrt(len(stored)) or change * mean <= 0:
         return f"At the end NCA first differs by {change:+.1f} % in loss, which is within the spread of seeds: {band}."
     word = "lower" if change < 0 else "HIGHER: NCA did not help"
-    told = f"At the end its loss is {abs(change):.1f} % {word}; {band}."
+    text = f"At the end its loss is {abs(change):.1f} % {word}; {band}."
     if change < 0 and found["text_to_match"]:
-        told += (
+        text += (
             f"\nIt reached the end of text only after {found['text_to_match']:,.0f} tokens of text and "
             f"{found['nca_tokens']:,} of NCA, instead of {row['tokens']:,} of text."
         )
-    return told
+    return text
 
 
 def draw(runs: list[dict[str, Any]], seeds: list[dict[str, Any]], path: Path) -> None:

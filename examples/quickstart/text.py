@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from megatron_nca.whole_files import written_whole
+from megatron_nca.atomic_files import atomic_write
 
 END_OF_DOCUMENT, PADDING = "<|endoftext|>", "<|padding|>"
 LEFT_OUT = {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test", "encodings", "pydoc_data", "lib2to3"}
@@ -76,7 +76,7 @@ def train_tokenizer(texts: Sequence[str], vocabulary: int, path: Path) -> None:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )  # fmt: skip
     tokenizer.train_from_iterator(texts, trainer)
-    with written_whole(path) as partial:
+    with atomic_write(path) as partial:
         tokenizer.save(str(partial))
 
 
@@ -111,7 +111,7 @@ def _write_indexed(texts: Sequence[str], tokenizer: ByteLevelBPE, prefix: Path) 
     from megatron.core.datasets.indexed_dataset import DType, IndexedDatasetBuilder
 
     # Left in reverse: the tokens get their name before the index does, without which Megatron reads nothing.
-    with written_whole(prefix.with_suffix(".idx")) as index, written_whole(prefix.with_suffix(".bin")) as tokens:
+    with atomic_write(prefix.with_suffix(".idx")) as index, atomic_write(prefix.with_suffix(".bin")) as tokens:
         builder = IndexedDatasetBuilder(str(tokens), dtype=DType.optimal_dtype(tokenizer.vocab_size))
         for encoding in tokenizer.library.encode_batch(list(texts)):
             builder.add_item(torch.tensor([*encoding.ids, tokenizer.eod]))

@@ -22,9 +22,9 @@ import torch
 
 import megatron_nca
 from examples.quickstart.text import SPLIT, ByteLevelBPE
+from megatron_nca.atomic_files import atomic_write
 from megatron_nca.training.options import Options
-from megatron_nca.training.run import OwnLoop
-from megatron_nca.whole_files import written_whole
+from megatron_nca.training.run import CustomLoop
 
 BATCH = 8
 """Samples of an optimizer step."""
@@ -85,7 +85,7 @@ def train(job: Job, folder: Path, carry: Callable[..., None] | None = None) -> d
     steps = first_steps + text_steps
 
     run = megatron_nca.register()
-    run.attach(OwnLoop(lambda line: print(line, flush=True)))
+    run.attach(CustomLoop(lambda line: print(line, flush=True)))
     if job.first.startswith("nca:"):
         run.validate(
             Options(
@@ -132,7 +132,7 @@ def train(job: Job, folder: Path, carry: Callable[..., None] | None = None) -> d
         if step % 500 == 0 or step in (first_steps, steps):
             state = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
             kept = {"step": step, "curriculum": run.state_dict(step * BATCH), "result": result}
-            with written_whole(checkpoint) as partial:
+            with atomic_write(checkpoint) as partial:
                 torch.save(kept | {name: part.state_dict() for name, part in state.items()}, partial)
     return result
 
@@ -240,7 +240,7 @@ def validate(model: Any, tokens: torch.Tensor, labels: torch.Tensor, copyable: t
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON, whole or not at all."""
-    with written_whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(json.dumps(value), encoding="utf-8")
 
 

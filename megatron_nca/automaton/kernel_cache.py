@@ -36,7 +36,7 @@ class ForgivingCache:
 
     def load_overload(self, signature: Any, target_context: Any) -> Any:
         """Return the cached machine code, or None to have it compiled."""
-        if _reported_foreign(self._inner.cache_path):
+        if _reported_untrusted(self._inner.cache_path):
             return None
         try:
             return self._inner.load_overload(signature, target_context)
@@ -51,7 +51,7 @@ class ForgivingCache:
 
     def save_overload(self, signature: Any, data: Any) -> None:
         """Keep machine code for later processes, if possible."""
-        if _reported_foreign(self._inner.cache_path):
+        if _reported_untrusted(self._inner.cache_path):
             return
         self._attempt(self._inner.save_overload, signature, data)
 
@@ -63,7 +63,7 @@ class ForgivingCache:
             _report(error)
 
 
-def foreign(folder: Path) -> str | None:
+def untrusted(folder: Path) -> str | None:
     """Tell why what lies in a folder may be another user's, or return None if it is this user's and root's alone.
 
     A folder above may be open to all if nobody can rename what is not theirs in it, as in ``/tmp``.
@@ -88,8 +88,8 @@ def _open_to_others(status: os.stat_result) -> bool:
     return bool(status.st_mode & stat.S_IWOTH or by_group)
 
 
-def _reported_foreign(folder: str) -> bool:
-    why = foreign(Path(folder))
+def _reported_untrusted(folder: str) -> bool:
+    why = untrusted(Path(folder))
     if why is not None:
         logger.warning(
             "the folder of compiled kernels is not used, since it holds code and %s; every process compiles for seconds until "

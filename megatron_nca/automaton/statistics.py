@@ -68,7 +68,7 @@ def entropy(grids: npt.NDArray[np.uint8]) -> float:
     return float(-(share[share > 0] * np.log2(share[share > 0])).sum()) + 0.0
 
 
-def of_the_paper(config: NCAConfig) -> tuple[float, Statistics] | None:
+def paper_statistics(config: NCAConfig) -> tuple[float, Statistics] | None:
     """Return (acceptance, statistics) of the released code, or None where they are not known for these settings."""
     if replace(config, gzip=None) != NCAConfig():
         return None

@@ -23,7 +23,7 @@ CONFIG = "metadata.json"
 
 
 @dataclass(frozen=True)
-class Located:
+class CheckpointLocation:
     """A checkpoint on disk.
 
     Attributes:
@@ -35,7 +35,7 @@ class Located:
     format: str
 
 
-def locate(load: Path, step: int | None = None) -> Located:
+def locate(load: Path, step: int | None = None) -> CheckpointLocation:
     """Find the checkpoint that Megatron-LM's ``--load`` and ``--ckpt-step`` would.
 
     Raises:
@@ -53,7 +53,7 @@ def locate(load: Path, step: int | None = None) -> Located:
     if not folder.is_dir():
         present = ", ".join(sorted(path.name for path in load.glob("iter_*"))) or "no iteration"
         raise NCAError(f"--load {load}: {folder.name} is not there; found {present}")
-    return Located(folder, _format(folder))
+    return CheckpointLocation(folder, _format(folder))
 
 
 def last_of(saved: Path, flag: str) -> str:

@@ -69,7 +69,7 @@ RUNNING_MODULES = (
 """What no checkpoint has a use for. Safety does not rest on it, since it is not imported anyway; a user should be told."""
 
 
-class _ForeignType(type):
+class _UnimportedType(type):
     """A class or function that is not imported; calling it makes an instance that remembers the call."""
 
     module_name: str
@@ -77,28 +77,28 @@ class _ForeignType(type):
 
     def __call__(cls: Any, *arguments: Any) -> Any:
         made = cls.__new__(cls, *arguments)
-        made.foreign_call = True
+        made.unimported_call = True
         return made
 
 
-class Foreign(metaclass=_ForeignType):
+class UnimportedObject(metaclass=_UnimportedType):
     """An object of a class that is not imported.
 
     Attributes:
-        foreign_arguments: What it was made of.
-        foreign_call: Whether by a call, as enums are, or by ``__new__``.
+        unimported_arguments: What it was made of.
+        unimported_call: Whether by a call, as enums are, or by ``__new__``.
         state: Its attributes, as pickled; None without.
     """
 
-    foreign_arguments: tuple[Any, ...]
-    foreign_call: bool
+    unimported_arguments: tuple[Any, ...]
+    unimported_call: bool
     state: Any
     items: list[Any]
     pairs: list[tuple[Any, Any]]
 
-    def __new__(cls, *arguments: Any) -> Foreign:  # noqa: D102
+    def __new__(cls, *arguments: Any) -> UnimportedObject:  # noqa: D102
         made = object.__new__(cls)
-        made.foreign_arguments, made.foreign_call = arguments, False
+        made.unimported_arguments, made.unimported_call = arguments, False
         made.state, made.items, made.pairs = None, [], []
         return made
 
@@ -116,20 +116,20 @@ class Foreign(metaclass=_ForeignType):
     def __setitem__(self, key: Any, value: Any) -> None:
         self.pairs.append((key, value))
 
-    def __call__(self, *arguments: Any) -> Made:
+    def __call__(self, *arguments: Any) -> DeferredCall:
         """Stand for what a function that an object stands for would return, as a method of a class that is not imported."""
-        return Made(self, arguments)
+        return DeferredCall(self, arguments)
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         made: tuple[Any, ...]
-        if self.foreign_call:
-            made = (type(self), self.foreign_arguments)
+        if self.unimported_call:
+            made = (type(self), self.unimported_arguments)
         else:
-            made = (copyreg.__newobj__, (type(self), *self.foreign_arguments))  # type: ignore[attr-defined]
+            made = (copyreg.__newobj__, (type(self), *self.unimported_arguments))  # type: ignore[attr-defined]
         return (*made, self.state, _iterator(self.items), _iterator(self.pairs))
 
 
-class Made:
+class DeferredCall:
     """What a function would return that is itself a stand-in: a parameter that Transformer Engine keeps in FP8, for one.
 
     Args:
@@ -137,7 +137,7 @@ class Made:
         arguments: It was called with.
     """
 
-    def __init__(self, function: Foreign, arguments: tuple[Any, ...]) -> None:
+    def __init__(self, function: UnimportedObject, arguments: tuple[Any, ...]) -> None:
         self.function, self.arguments = function, arguments
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
@@ -148,14 +148,14 @@ def _iterator(values: list[Any]) -> Iterator[Any] | None:
     return iter(values) if values else None
 
 
-_foreign_types: dict[tuple[str, str], _ForeignType] = {}
+_unimported_types: dict[tuple[str, str], _UnimportedType] = {}
 
 
-def _foreign_type(module: str, name: str) -> _ForeignType:
-    found = _foreign_types.get((module, name))
+def _unimported_type(module: str, name: str) -> _UnimportedType:
+    found = _unimported_types.get((module, name))
     if found is None:
-        found = _ForeignType(name, (Foreign,), {"module_name": module, "class_name": name})
-        _foreign_types[module, name] = found
+        found = _UnimportedType(name, (UnimportedObject,), {"module_name": module, "class_name": name})
+        _unimported_types[module, name] = found
     return found
 
 
@@ -175,9 +175,9 @@ class Unpickler(pickle.Unpickler):
             try:
                 return super().find_class(module, name)
             except (ImportError, AttributeError):
-                return _foreign_type(module, name)
+                return _unimported_type(module, name)
         _refuse_running(place, name)
-        return _foreign_type(module, name)
+        return _unimported_type(module, name)
 
 
 def _load_storage(content: bytes) -> Any:
@@ -203,7 +203,7 @@ class Pickler(_PythonPickler):
 
     def save_global(self, obj: Any, name: str | None = None) -> None:
         """Write the name of a class or function."""
-        if not isinstance(obj, _ForeignType):
+        if not isinstance(obj, _UnimportedType):
             super().save_global(obj, name)
             return
         self.write(pickle.GLOBAL + f"{obj.module_name}\n{obj.class_name}\n".encode())
@@ -222,13 +222,13 @@ def dump(value: Any, file: IO[bytes], protocol: int | None = None) -> None:
 
 def state_of(value: Any) -> dict[str, Any]:
     """Return the attributes of an object or of its stand-in, to be read and changed."""
-    attributes: dict[str, Any] = value.state if isinstance(value, Foreign) else vars(value)
+    attributes: dict[str, Any] = value.state if isinstance(value, UnimportedObject) else vars(value)
     return attributes
 
 
 def replace_state(value: Any, attributes: dict[str, Any]) -> None:
     """Give an object, or its stand-in, other attributes."""
-    if isinstance(value, Foreign):
+    if isinstance(value, UnimportedObject):
         value.state = attributes
     else:
         vars(value).clear()

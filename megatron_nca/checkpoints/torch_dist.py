@@ -23,8 +23,8 @@ import torch
 from megatron_nca.checkpoints import pickling, scaling
 from megatron_nca.checkpoints.arguments import read_args, restart
 from megatron_nca.checkpoints.folder import CONFIG
-from megatron_nca.checkpoints.renewal import LAYER, NewWeight, Renewal
-from megatron_nca.checkpoints.written import Advance, Written, without_run_state
+from megatron_nca.checkpoints.reinit import LAYER, NewWeight, ReinitSpec
+from megatron_nca.checkpoints.release import Advance, WriteResult, without_run_state
 from megatron_nca.errors import NCAError
 
 METADATA, COMMON, INTEGRITY = ".metadata", "common.pt", "integrity.json"
@@ -70,12 +70,12 @@ class DistCheckpoint:
         """Bytes of what is kept."""
         return sum(self._storage[index].length for index in self._kept)
 
-    def write(self, folder: Path, renewal: Renewal, mark: dict[str, Any], advance: Advance) -> Written:
+    def write(self, folder: Path, reinit: ReinitSpec, mark: dict[str, Any], advance: Advance) -> WriteResult:
         """Write the start of a text run.
 
         Args:
             folder: Empty.
-            renewal: What becomes new.
+            reinit: What becomes new.
             mark: For the arguments.
             advance: Called with bytes copied.
 
@@ -83,17 +83,17 @@ class DistCheckpoint:
             NCAError: The model cannot be treated, or a file is missing.
         """
         keys = {index.fqn for index in self._kept}
-        renewal.check(keys)
-        written = Written()
-        new = {key: draw for key in sorted(keys) if (draw := self._drawer(key, renewal)) is not None}
+        reinit.check(keys)
+        written = WriteResult()
+        new = {key: draw for key in sorted(keys) if (draw := self._drawer(key, reinit)) is not None}
         writer = _Writer(folder, next(iter(self._storage.values())))
         self._copy(writer, [index for index in self._kept if index.fqn not in new], written, advance)
         described = {key: value for key, value in self._tensors.items() if key in keys}
         for key, draw in new.items():
             described[key] = draw(writer)
-            written.renewed[key] = tuple(described[key].size)
+            written.reinitialized[key] = tuple(described[key].size)
             advance(sum(self._storage[index].length for index in self._kept if index.fqn == key))
-        restart(self.args, renewal.vocabulary, mark)
+        restart(self.args, reinit.vocabulary, mark)
         self._write_common(folder, writer)
         writer.close()
         self._write_metadata(folder, described, writer.storage)
@@ -118,7 +118,7 @@ class DistCheckpoint:
             file.seek(info.offset)
             return file.read(info.length)
 
-    def _copy(self, writer: _Writer, indices: Sequence[Any], written: Written, advance: Advance) -> None:
+    def _copy(self, writer: _Writer, indices: Sequence[Any], written: WriteResult, advance: Advance) -> None:
         """Copy pieces as they are, in the order of their files; FP8 state is read and cleared."""
         sources: dict[str, BinaryIO] = {}
         try:
@@ -143,41 +143,41 @@ class DistCheckpoint:
             for source in sources.values():
                 source.close()
 
-    def _drawer(self, key: str, renewal: Renewal) -> Callable[[_Writer], Any] | None:
+    def _drawer(self, key: str, reinit: ReinitSpec) -> Callable[[_Writer], Any] | None:
         """Return what writes a parameter anew and describes it, or None for a parameter that is kept."""
         described = self._tensors[key]
         if not hasattr(described, "size"):
             return None
-        embedding = renewal.embedding(key)
+        embedding = reinit.embedding(key)
         if embedding is not None:
-            shape = (renewal.vocabulary or described.size[0], *described.size[1:])
-            return lambda writer: self._draw_rows(writer, key, embedding, shape, renewal)
+            shape = (reinit.vocabulary or described.size[0], *described.size[1:])
+            return lambda writer: self._draw_rows(writer, key, embedding, shape, reinit)
         layer = LAYER.match(key)
         if layer is None:
-            weight = renewal.final_norm(key)
-            return None if weight is None else lambda writer: self._draw_layers(writer, key, [weight], False, renewal)
+            weight = reinit.final_norm(key)
+            return None if weight is None else lambda writer: self._draw_layers(writer, key, [weight], False, reinit)
         stacked = layer[1] is None
         numbers = range(1, described.size[0] + 1) if stacked else [int(layer[1]) + 1]
         dimensions = len(described.size) - stacked
-        found = [renewal.layer(number, layer[2], dimensions) for number in numbers]
+        found = [reinit.layer(number, layer[2], dimensions) for number in numbers]
         drawn = [weight for weight in found if weight is not None]
-        return (lambda writer: self._draw_layers(writer, key, drawn, stacked, renewal)) if drawn else None
+        return (lambda writer: self._draw_layers(writer, key, drawn, stacked, reinit)) if drawn else None
 
-    def _draw_rows(self, writer: _Writer, key: str, weight: NewWeight, shape: Sequence[int], renewal: Renewal) -> Any:
+    def _draw_rows(self, writer: _Writer, key: str, weight: NewWeight, shape: Sequence[int], reinit: ReinitSpec) -> Any:
         step = max(1, PIECE_BYTES // (4 * shape[1]))
 
         def pieces() -> Iterator[tuple[Sequence[int], torch.Tensor]]:
             for first in range(0, shape[0], step):
-                yield (first, 0), renewal.rows(weight, shape, first, min(step, shape[0] - first))
+                yield (first, 0), reinit.rows(weight, shape, first, min(step, shape[0] - first))
 
         return self._write_pieces(writer, key, shape, pieces())
 
-    def _draw_layers(self, writer: _Writer, key: str, drawn: Sequence[NewWeight], stacked: bool, renewal: Renewal) -> Any:
+    def _draw_layers(self, writer: _Writer, key: str, drawn: Sequence[NewWeight], stacked: bool, reinit: ReinitSpec) -> Any:
         shape = tuple(self._tensors[key].size)
 
         def pieces() -> Iterator[tuple[Sequence[int], torch.Tensor]]:
             for place, weight in enumerate(drawn):
-                whole = renewal.whole(weight, shape[1:] if stacked else shape)
+                whole = reinit.full(weight, shape[1:] if stacked else shape)
                 rest = (0,) * (len(shape) - 1)
                 yield (place, *rest) if stacked else (0, *rest), whole[None] if stacked else whole
 

@@ -16,8 +16,8 @@ import torch
 from megatron_nca.checkpoints import pickling, scaling
 from megatron_nca.checkpoints.arguments import read_args, restart
 from megatron_nca.checkpoints.folder import RANK_FILE
-from megatron_nca.checkpoints.renewal import LAYER, NewWeight, Renewal
-from megatron_nca.checkpoints.written import Advance, Written, check_vocabulary, without_run_state
+from megatron_nca.checkpoints.reinit import LAYER, NewWeight, ReinitSpec
+from megatron_nca.checkpoints.release import Advance, WriteResult, check_vocabulary, without_run_state
 from megatron_nca.errors import NCAError
 from megatron_nca.training import weights
 
@@ -70,28 +70,28 @@ class TorchCheckpoint:
         """Bytes of its files."""
         return sum(rank.path.stat().st_size for rank in self._ranks)
 
-    def write(self, folder: Path, renewal: Renewal, mark: dict[str, Any], advance: Advance) -> Written:
+    def write(self, folder: Path, reinit: ReinitSpec, mark: dict[str, Any], advance: Advance) -> WriteResult:
         """Write the start of a text run.
 
         Args:
             folder: Empty.
-            renewal: What becomes new.
+            reinit: What becomes new.
             mark: For the arguments.
             advance: Called with bytes read.
 
         Raises:
             NCAError: The model or the vocabulary cannot be treated.
         """
-        if renewal.vocabulary is not None:
-            check_vocabulary(renewal.vocabulary, self.tensor_parallel)
-        renewal.check({key for _, _, model in self._models() for key in model})
-        first_layers = self._first_layers() if renewal.renews_layers else {}
-        written = Written()
+        if reinit.vocabulary is not None:
+            check_vocabulary(reinit.vocabulary, self.tensor_parallel)
+        reinit.check({key for _, _, model in self._models() for key in model})
+        first_layers = self._first_layers() if reinit.reinitializes_layers else {}
+        written = WriteResult()
         for rank in self._ranks:
             state = _read(rank.path)
             for chunk, model in _chunks(state).items():
-                self._renew(model, rank, first_layers.get((chunk, rank.pipeline), 0), renewal, written)
-            restart(state["args"], renewal.vocabulary, mark)
+                self._reinitialize(model, rank, first_layers.get((chunk, rank.pipeline), 0), reinit, written)
+            restart(state["args"], reinit.vocabulary, mark)
             target = folder / rank.path.parent.name
             target.mkdir()
             torch.save(without_run_state(state), target / RANK_FILE, pickle_module=pickling)
@@ -136,7 +136,9 @@ class TorchCheckpoint:
             before += counts[place]
         return first
 
-    def _renew(self, model: dict[str, Any], rank: _Rank, first_layer: int, renewal: Renewal, written: Written) -> None:
+    def _reinitialize(
+        self, model: dict[str, Any], rank: _Rank, first_layer: int, reinit: ReinitSpec, written: WriteResult
+    ) -> None:
         for key, value in model.items():
             if scaling.is_extra_state(key):
                 cleared = scaling.cleared(value)
@@ -144,43 +146,45 @@ class TorchCheckpoint:
                     model[key] = cleared
                     written.scaling_states += rank.tensor == 0
             elif isinstance(value, torch.Tensor):
-                model[key] = self._renewed(key, value, rank, first_layer, renewal, written)
-            elif isinstance(value, (pickling.Foreign, pickling.Made)) and renewal.covers(key):
+                model[key] = self._reinitialized(key, value, rank, first_layer, reinit, written)
+            elif isinstance(value, (pickling.UnimportedObject, pickling.DeferredCall)) and reinit.covers(key):
                 raise NCAError(
                     f"{key}: is kept quantized, as --fp8-param-gather does, and cannot be drawn anew in the format torch; save "
                     "the checkpoint with --ckpt-format torch_dist, which keeps plain weights, or leave its part out"
                 )
 
-    def _renewed(
-        self, key: str, value: torch.Tensor, rank: _Rank, first_layer: int, renewal: Renewal, written: Written
+    def _reinitialized(
+        self, key: str, value: torch.Tensor, rank: _Rank, first_layer: int, reinit: ReinitSpec, written: WriteResult
     ) -> torch.Tensor:
-        embedding = renewal.embedding(key)
+        embedding = reinit.embedding(key)
         if embedding is not None:
-            vocabulary = renewal.vocabulary or value.shape[0] * self.tensor_parallel
+            vocabulary = reinit.vocabulary or value.shape[0] * self.tensor_parallel
             rows, whole = vocabulary // self.tensor_parallel, (vocabulary, *value.shape[1:])
-            written.renewed[key] = whole
-            return renewal.rows(embedding, whole, rank.tensor * rows, rows).to(value.dtype)
-        name, weight = self._layer_weight(key, value, first_layer, renewal)
+            written.reinitialized[key] = whole
+            return reinit.rows(embedding, whole, rank.tensor * rows, rows).to(value.dtype)
+        name, weight = self._layer_weight(key, value, first_layer, reinit)
         if weight is None:
             return _alone(value)
-        drawn, whole = self._part(name, weight, value, rank, renewal)
-        written.renewed[key if first_layer == 0 else f"{key} (after {first_layer} layers)"] = whole
+        drawn, whole = self._part(name, weight, value, rank, reinit)
+        written.reinitialized[key if first_layer == 0 else f"{key} (after {first_layer} layers)"] = whole
         return drawn.to(value.dtype)
 
-    def _layer_weight(self, key: str, value: torch.Tensor, first_layer: int, renewal: Renewal) -> tuple[str, NewWeight | None]:
+    def _layer_weight(
+        self, key: str, value: torch.Tensor, first_layer: int, reinit: ReinitSpec
+    ) -> tuple[str, NewWeight | None]:
         found = LAYER.match(key)
         if found is None or found[1] is None:
-            return key, renewal.final_norm(key)
-        return found[2], renewal.layer(first_layer + int(found[1]) + 1, found[2], value.ndim)
+            return key, reinit.final_norm(key)
+        return found[2], reinit.layer(first_layer + int(found[1]) + 1, found[2], value.ndim)
 
     def _part(
-        self, name: str, weight: NewWeight, value: torch.Tensor, rank: _Rank, renewal: Renewal
+        self, name: str, weight: NewWeight, value: torch.Tensor, rank: _Rank, reinit: ReinitSpec
     ) -> tuple[torch.Tensor, tuple[int, ...]]:
         """Draw what a rank holds of a layer's parameter."""
         shape, size = list(value.shape), self.tensor_parallel
         if value.ndim == 1 or size == 1:
             # Biases and norms are constant, so a part of one is drawn like all of it.
-            return renewal.whole(weight, shape), tuple(shape)
+            return reinit.full(weight, shape), tuple(shape)
         layer = name.split(".")[-2]
         if layer not in PARTITIONED:
             raise NCAError(
@@ -190,7 +194,7 @@ class TorchCheckpoint:
         dim = PARTITIONED[layer]
         shape[dim] *= size
         gated = layer == "linear_fc1" and (getattr(self.args, "swiglu", False) or getattr(self.args, "quick_geglu", False))
-        return weights.shard(renewal.whole(weight, shape), dim, rank.tensor, size, 2 if gated else 1), tuple(shape)
+        return weights.shard(reinit.full(weight, shape), dim, rank.tensor, size, 2 if gated else 1), tuple(shape)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from megatron_nca.checkpoints.folder import locate, new_checkpoint
-from megatron_nca.checkpoints.renewal import InitMethods, Renewal
+from megatron_nca.checkpoints.reinit import InitMethods, ReinitSpec
+from megatron_nca.checkpoints.release import Advance
 from megatron_nca.checkpoints.torch_dist import DistCheckpoint
 from megatron_nca.checkpoints.torch_format import TorchCheckpoint
-from megatron_nca.checkpoints.written import Advance
 from megatron_nca.errors import NCAError
 from megatron_nca.training.record import RECORD
 
@@ -25,12 +25,12 @@ FORMATS: dict[str, type[TorchCheckpoint] | type[DistCheckpoint]] = {
     "torch_dist": DistCheckpoint,
 }
 
-Watch = Callable[[int], AbstractContextManager[Advance]]
+ProgressMonitor = Callable[[int], AbstractContextManager[Advance]]
 """Takes the bytes to do; gives a function that takes those done."""
 
 
 @dataclass(frozen=True)
-class Wish:
+class TransferRequest:
     """What the new checkpoint shall have.
 
     Attributes:
@@ -47,7 +47,7 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TransferResult:
     """What was done.
 
     Attributes:
@@ -55,7 +55,7 @@ class Outcome:
         iteration: Of the old one.
         consumed_samples: Of the old one.
         seed: Of the new weights.
-        renewed: Shapes of what was drawn anew, by name.
+        reinitialized: Shapes of what was drawn anew, by name.
         scaling_states: Modules whose FP8 histories were cleared.
         crossed: Whether the run had already gone over to text.
     """
@@ -64,43 +64,52 @@ class Outcome:
     iteration: int
     consumed_samples: int
     seed: int
-    renewed: dict[str, tuple[int, ...]]
+    reinitialized: dict[str, tuple[int, ...]]
     scaling_states: int
     crossed: bool
 
 
-def transfer(load: Path, save: Path, wish: Wish, watch: Watch, step: int | None = None) -> Outcome:
+def transfer(
+    load: Path, save: Path, request: TransferRequest, monitor: ProgressMonitor, step: int | None = None
+) -> TransferResult:
     """Write a new checkpoint; the old one is left as it is.
 
     Args:
         load: Folder of Megatron-LM's ``--save``.
         save: The new folder.
-        wish: What it shall have.
-        watch: Shows the progress.
+        request: What it shall have.
+        monitor: Shows the progress.
         step: Iteration of the old checkpoint, or None for its latest.
 
     Raises:
         NCAError: The old checkpoint cannot be used, or the new one cannot be written.
     """
-    if wish.vocabulary is not None and "embeddings" not in wish.parts:
+    if request.vocabulary is not None and "embeddings" not in request.parts:
         raise NCAError(
             "--padded-vocab-size: another vocabulary needs new embeddings; add embeddings to --reinit, or leave it out"
         )
     with new_checkpoint(save, load) as folder:
-        located = locate(load, step)
-        checkpoint = FORMATS[located.format](located.folder)
+        location = locate(load, step)
+        checkpoint = FORMATS[location.format](location.folder)
         args = checkpoint.args
-        seed = args.seed if wish.seed is None else wish.seed
-        renewal = Renewal(
-            parts=wish.parts,
+        seed = args.seed if request.seed is None else request.seed
+        reinit = ReinitSpec(
+            parts=request.parts,
             seed=seed,
-            init=InitMethods.from_args(args, wish.init_method_std),
+            init=InitMethods.from_args(args, request.init_method_std),
             tied=not getattr(args, "untie_embeddings_and_output_weights", False),
-            vocabulary=wish.vocabulary,
+            vocabulary=request.vocabulary,
         )
         samples = int(getattr(args, "consumed_train_samples", 0) or 0)
         crossed = bool((getattr(args, RECORD, None) or {}).get("transition_done"))
-        mark: dict[str, Any] = {"reinit": list(wish.parts), "seed": seed, "iteration": checkpoint.iteration, "samples": samples}
-        with watch(checkpoint.size) as advance:
-            written = checkpoint.write(folder, renewal, mark, advance)
-    return Outcome(located.format, checkpoint.iteration, samples, seed, written.renewed, written.scaling_states, crossed)
+        mark: dict[str, Any] = {
+            "reinit": list(request.parts),
+            "seed": seed,
+            "iteration": checkpoint.iteration,
+            "samples": samples,
+        }
+        with monitor(checkpoint.size) as advance:
+            written = checkpoint.write(folder, reinit, mark, advance)
+    return TransferResult(
+        location.format, checkpoint.iteration, samples, seed, written.reinitialized, written.scaling_states, crossed
+    )

@@ -59,7 +59,7 @@ def add_command(
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that, with an entry, determine trajectories."""
-    parser.add_argument("--seed", type=whole(0), default=DEFAULT_SEED, help="seed of the run (default: 1234, as Megatron's)")
+    parser.add_argument("--seed", type=at_least(0), default=DEFAULT_SEED, help="seed of the run (default: 1234, as Megatron's)")
     parser.add_argument("--split", choices=SPLITS, default="train", help="whose rules (default: train)")
 
 
@@ -68,7 +68,7 @@ def make_source(entry: NCAEntry, args: argparse.Namespace) -> NCASource:
     return controls.make_source(entry, args.seed, args.split)
 
 
-def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+def at_least(least: int, most: int | None = None) -> Callable[[str], int]:
     """Return an argparse type: a count such as 164M, not below ``least`` and not above ``most``."""
 
     def read(text: str) -> int:
@@ -202,7 +202,7 @@ def check_folder(option: str, path: Path) -> None:
     if not os.access(path.parent, os.W_OK):
         raise UsageError(f"{option} {path}: the folder {path.parent} cannot be written to")
     longest = os.pathconf(path.parent, "PC_NAME_MAX")
-    # Written beside it under a longer name.
+    # WriteResult beside it under a longer name.
     if len(os.fsencode(path.name)) > longest - len(".building") - 1:
         raise UsageError(f"{option} {str(path)[:40]}...: the name is too long; {path.parent} takes {longest:,} bytes")
 

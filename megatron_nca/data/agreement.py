@@ -51,13 +51,13 @@ def from_rank_0(work: Callable[[], T]) -> T:
     return box[0]
 
 
-def _gather(own: str | None) -> list[str | None]:
+def _gather(value: str | None) -> list[str | None]:
     if not _has_ranks():
-        return [own]
+        return [value]
     import torch
 
     gathered: list[str | None] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(gathered, own)
+    torch.distributed.all_gather_object(gathered, value)
     return gathered
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from megatron_nca.data.batches import BatchBoundaries, OwnBatch
+from megatron_nca.data.batches import BatchBoundaries, PhaseBatch
 from megatron_nca.data.curriculum import Numbering, Phase, Plan, Source, lay_out, plan_training, read_blend
 from megatron_nca.data.data_path import Curriculum, process_of
 from megatron_nca.data.entry import NCAEntry
@@ -64,7 +64,7 @@ def amend(
     begin, curriculum = amendment.begin, amendment.curriculum
     _check_weights(curriculum)
     sources, numbering = _join(earlier.sources, curriculum, moved)
-    own = _own_until(earlier, begin) if boundaries.begin < begin else ()
+    kept = _phase_batches_until(earlier, begin) if boundaries.begin < begin else ()
     if iterations is not None and boundaries.begin < begin:
         iterations -= earlier.batches.batches_until(begin)
     layout = lay_out(
@@ -73,7 +73,7 @@ def amend(
     )  # fmt: skip
     schedule = AmendedSchedule(earlier.schedule, begin, layout.schedule, _first(earlier, amendment, sources))
     phases = tuple(Phase(phase.stage, phase.begin + begin, phase.end + begin, phase.ramp) for phase in layout.phases)
-    batches = _with_own(boundaries, own, layout.batches, begin)
+    batches = _with_phase_batches(boundaries, kept, layout.batches, begin)
     return Plan(curriculum, earlier.sequence_length, layout.samples + begin, phases, schedule, sources, batches, earlier, begin)
 
 
@@ -92,18 +92,20 @@ def _from(boundaries: BatchBoundaries, begin: int) -> BatchBoundaries:
     return BatchBoundaries(begin=max(boundaries.begin - begin, 0), steps=sorted(steps.items()))
 
 
-def _own_until(earlier: Plan, begin: int) -> tuple[OwnBatch, ...]:
+def _phase_batches_until(earlier: Plan, begin: int) -> tuple[PhaseBatch, ...]:
     """Return the batches of an earlier plan's phases up to a position."""
-    own = (one for one in earlier.batches.own if one.begin < begin)
-    return tuple(one._replace(end=begin if one.end is None else min(one.end, begin)) for one in own)
+    phases = (one for one in earlier.batches.phase_batches if one.begin < begin)
+    return tuple(one._replace(end=begin if one.end is None else min(one.end, begin)) for one in phases)
 
 
-def _with_own(
-    boundaries: BatchBoundaries, earlier: tuple[OwnBatch, ...], local: BatchBoundaries, begin: int
+def _with_phase_batches(
+    boundaries: BatchBoundaries, earlier: tuple[PhaseBatch, ...], local: BatchBoundaries, begin: int
 ) -> BatchBoundaries:
     """Return a run's boundaries with the batches of phases' own, the local ones counted from a position."""
-    own = (OwnBatch(one.begin + begin, None if one.end is None else one.end + begin, one.size) for one in local.own)
-    return BatchBoundaries(begin=boundaries.begin, steps=boundaries.steps, own=(*earlier, *own))
+    moved = (
+        PhaseBatch(one.begin + begin, None if one.end is None else one.end + begin, one.size) for one in local.phase_batches
+    )
+    return BatchBoundaries(begin=boundaries.begin, steps=boundaries.steps, phase_batches=(*earlier, *moved))
 
 
 def _join(known: Sequence[Source], curriculum: Curriculum, moved: Callable[[str], str]) -> tuple[tuple[Source, ...], Numbering]:
@@ -207,12 +209,12 @@ def replay(
     plan: Plan | None = None
     for segment in history.segments[:segments]:
         curriculum = read_blend((segment.words, None))
-        own = BatchBoundaries(begin=segment.begin) if boundaries is None else boundaries
+        counted = BatchBoundaries(begin=segment.begin) if boundaries is None else boundaries
         if plan is None:
-            plan = plan_training(curriculum, sequence_length, _end_of(segment), own, segment.ends)
+            plan = plan_training(curriculum, sequence_length, _end_of(segment), counted, segment.ends)
         else:
             amendment = Amendment(curriculum, segment.begin, {}, segment.first)
-            plan = amend(plan, amendment, _end_of(segment), own, segment.ends)
+            plan = amend(plan, amendment, _end_of(segment), counted, segment.ends)
     assert plan is not None
     return plan
 

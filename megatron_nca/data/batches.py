@@ -27,7 +27,7 @@ class Piece(NamedTuple):
     before: int
 
 
-class OwnBatch(NamedTuple):
+class PhaseBatch(NamedTuple):
     """A phase with a global batch of its own.
 
     Attributes:
@@ -48,7 +48,7 @@ class BatchBoundaries:
         batch_size: Samples of a batch, where the run has one size.
         begin: Position at which the first batch begins.
         steps: (position, size) pairs in their order: the size of a batch that begins there or later; None for one size.
-        own: Phases with a batch of their own, in their order.
+        phase_batches: Phases with a batch of their own, in their order.
     """
 
     def __init__(
@@ -56,11 +56,11 @@ class BatchBoundaries:
         batch_size: int = 1,
         begin: int = 0,
         steps: Sequence[tuple[int, int]] | None = None,
-        own: tuple[OwnBatch, ...] = (),
+        phase_batches: tuple[PhaseBatch, ...] = (),
     ) -> None:
         self.begin = begin
         self.steps = tuple(steps) if steps else ((0, batch_size),)
-        self.own = own
+        self.phase_batches = phase_batches
         self._pieces = self._divide()
         self._firsts = [piece.first for piece in self._pieces]
 
@@ -76,24 +76,24 @@ class BatchBoundaries:
         return pieces
 
     def _changes(self) -> list[int]:
-        edges = {edge for own in self.own for edge in (own.begin, own.end) if edge is not None}
+        edges = {edge for phase in self.phase_batches for edge in (phase.begin, phase.end) if edge is not None}
         return sorted(edge for edge in edges | {position for position, _ in self.steps} if edge > self.begin)
 
     @property
     def are_known(self) -> bool:
         """Whether there are batches at all; where nothing has set their size, every sample is one."""
-        return self.steps != ((0, 1),) or bool(self.own)
+        return self.steps != ((0, 1),) or bool(self.phase_batches)
 
     def size_at(self, position: int) -> int:
         """Return the samples of a batch that begins at a position."""
-        own = self.own_size_at(position)
-        return self.run_size_at(position) if own is None else own
+        size = self.phase_size_at(position)
+        return self.run_size_at(position) if size is None else size
 
-    def own_size_at(self, position: int) -> int | None:
+    def phase_size_at(self, position: int) -> int | None:
         """Return the batch of the phase that a position lies in, or None where it has the run's."""
-        for own in self.own:
-            if own.begin <= position and (own.end is None or position < own.end):
-                return own.size
+        for phase in self.phase_batches:
+            if phase.begin <= position and (phase.end is None or position < phase.end):
+                return phase.size
         return None
 
     def run_size_at(self, position: int) -> int:
@@ -101,9 +101,11 @@ class BatchBoundaries:
         place = bisect_right(self.steps, position, key=lambda step: step[0])
         return self.steps[max(place - 1, 0)][1]
 
-    def with_own(self, begin: int, end: int | None, size: int) -> BatchBoundaries:
+    def with_phase_batch(self, begin: int, end: int | None, size: int) -> BatchBoundaries:
         """Return them with a batch of a phase's own over its positions; phases are added in their order."""
-        return BatchBoundaries(begin=self.begin, steps=self.steps, own=(*self.own, OwnBatch(begin, end, size)))
+        return BatchBoundaries(
+            begin=self.begin, steps=self.steps, phase_batches=(*self.phase_batches, PhaseBatch(begin, end, size))
+        )
 
     def from_position(self, begin: int) -> BatchBoundaries:
         """Return the run's own batches, counted from another position on."""

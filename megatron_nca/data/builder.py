@@ -23,20 +23,20 @@ from megatron_nca.data.continuing import continued_history, plan_start, unread_b
 from megatron_nca.data.controls import make_source
 from megatron_nca.data.curriculum import Blend, Curriculum, Plan, mentions_nca, plan_training, read_blend
 from megatron_nca.data.entry import NCAEntry
-from megatron_nca.data.fingerprint import check_ranks_agree, fingerprint, with_judgement
+from megatron_nca.data.fingerprint import check_ranks_agree, fingerprint, with_complexity
 from megatron_nca.data.held_out import refuse_endless
 from megatron_nca.data.identity import text_identity, tokens_identity
 from megatron_nca.data.layout import SampleLayout
 from megatron_nca.data.nca_dataset import NCADataset, TrajectoryDocuments
 from megatron_nca.data.run import Datasets, Run
-from megatron_nca.data.scheduled_dataset import Heed, PlainBlend, ScheduledDataset
+from megatron_nca.data.scheduled_dataset import LoopReminder, PlainBlend, ScheduledDataset
 from megatron_nca.data.text_files import check_texts
 from megatron_nca.data.texts import Build, build_texts, given_by_blend, is_list_of_sets, needs_schedule
 from megatron_nca.data.vocabulary import required_end_of_document, token_ids
 from megatron_nca.errors import CurriculumError
 
 
-def wants_curriculum(config: Any) -> bool:
+def needs_curriculum(config: Any) -> bool:
     """Tell whether any blend of a dataset config has an ``nca:`` entry."""
     blends = [config.blend, *(config.blend_per_split or [])]
     return any(mentions_nca(blend) for blend in blends)
@@ -57,7 +57,7 @@ def build_datasets(builder: BlendedMegatronDatasetBuilder, build: Build, run: Ru
         NCAError: The data path does not fit the run; on every rank, also where only another one has met the error.
     """
     config = builder.config
-    if not wants_curriculum(config):
+    if not needs_curriculum(config):
         run.begin(None, Datasets(config, config.random_seed))
         return build(builder)
     blends, curricula = raise_together(lambda: _read(builder))
@@ -65,7 +65,7 @@ def build_datasets(builder: BlendedMegatronDatasetBuilder, build: Build, run: Ru
     plans = raise_together(lambda: _plan(builder, curricula, blended, run))
     entries = [entry for plan in plans if plan for entry in plan.curriculum.entries]
     samples = fingerprint(entries, config.random_seed)
-    check_ranks_agree(with_judgement(samples, entries, config.random_seed))
+    check_ranks_agree(with_complexity(samples, entries, config.random_seed))
     raise_together(lambda: _check_sources(builder, plans, run))
     training = plans[Split.train.value]
     datasets = _describe(training, samples, config, run, blended)
@@ -89,12 +89,12 @@ def _read(builder: BlendedMegatronDatasetBuilder) -> tuple[list[Blend | None], l
 
 def _given_by_blend(builder: BlendedMegatronDatasetBuilder, build: Build, curriculum: Curriculum | None, run: Run) -> Blended:
     """Ask a blend of Megatron's what its members have given, where the launch makes them sources of their own."""
-    facts = run.data_facts
-    found = None if curriculum is None else unread_blend(curriculum, facts, builder.config.sequence_length)
-    if found is None or facts.history is None:
+    info = run.data_info
+    found = None if curriculum is None else unread_blend(curriculum, info, builder.config.sequence_length)
+    if found is None or info.history is None:
         return {}
     source, samples = found
-    reading = next(reading for reading in facts.history.readings if reading.words == source.names)
+    reading = next(reading for reading in info.history.readings if reading.words == source.names)
     return given_by_blend(builder, build, source, reading.asked, samples)
 
 
@@ -109,10 +109,10 @@ def _describe(plan: Plan | None, samples: str, config: Any, run: Run, blended: B
     """Tell what the training samples are made from; the text's files are read on one rank."""
     if plan is None:
         return Datasets(config, config.random_seed)
-    entries, padded = plan.curriculum.entries, run.data_facts.padded_vocab_size
+    entries, padded = plan.curriculum.entries, run.data_info.padded_vocab_size
     texts = from_rank_0(lambda: tuple(text_identity(prefix) for prefix in plan.curriculum.prefixes))
     tokens = tokens_identity(entries, samples, config.tokenizer, padded)
-    history = continued_history(plan, run.data_facts, blended)
+    history = continued_history(plan, run.data_info, blended)
     return Datasets(config, config.random_seed, tokens, texts, history)
 
 
@@ -142,9 +142,9 @@ def _plan_split(
     if split is Split.train:
         if size is None:
             raise CurriculumError(f"nca: entries need a number of training samples; give {run.stack.word('length')}")
-        facts = run.data_facts
-        boundaries = BatchBoundaries.from_megatron(facts.batches_from)
-        return plan_start(curriculum, config.sequence_length, size, boundaries, facts, blended, text_identity)
+        info = run.data_info
+        boundaries = BatchBoundaries.from_megatron(info.batches_from)
+        return plan_start(curriculum, config.sequence_length, size, boundaries, info, blended, text_identity)
     final = curriculum.final()
     if size is None:
         refuse_endless(final, split.name, run.stack.word("eval_batches"))
@@ -156,7 +156,7 @@ def _check_sources(builder: BlendedMegatronDatasetBuilder, plans: list[Plan | No
     """Refuse what would fail only once samples are read, or on one rank alone while the others wait for it."""
     curricula = [plan.curriculum for plan in plans if plan]
     for entry in (entry for curriculum in curricula for entry in curriculum.entries):
-        token_ids(entry, builder.config.tokenizer, run.data_facts.padded_vocab_size)
+        token_ids(entry, builder.config.tokenizer, run.data_info.padded_vocab_size)
         check_band(entry)
     if builder.is_built_on_rank():
         _check_texts(builder.config, plans)
@@ -179,12 +179,12 @@ def _join(
     if blend is not None and is_list_of_sets(builder.config, split):
         return _list_of_sets(builder, split, plan, blend, text, run)
     datasets = _datasets(builder, split, plan, text, run)
-    return ScheduledDataset(plan, datasets, split, Heed(run, plan) if split is Split.train else None)
+    return ScheduledDataset(plan, datasets, split, LoopReminder(run, plan) if split is Split.train else None)
 
 
 def _datasets(builder: BlendedMegatronDatasetBuilder, split: Split, plan: Plan, text: Any, run: Run) -> list[Any]:
     """Return a dataset for each source of a plan, None for one that it reads no longer."""
-    padded, lengths = run.data_facts.padded_vocab_size, plan.schedule.reached(plan.samples)
+    padded, lengths = run.data_info.padded_vocab_size, plan.schedule.reached(plan.samples)
     datasets = []
     for number, (source, length) in enumerate(zip(plan.sources, lengths, strict=True)):
         if source.entry is not None:
@@ -198,7 +198,7 @@ def _datasets(builder: BlendedMegatronDatasetBuilder, split: Split, plan: Plan, 
 def _nca_datasets(
     builder: BlendedMegatronDatasetBuilder, split: Split, curriculum: Curriculum, samples: tuple[int, ...], run: Run
 ) -> list[Any]:
-    padded = run.data_facts.padded_vocab_size
+    padded = run.data_info.padded_vocab_size
     return [
         make_dataset(entry, stream, count, split, builder.config, padded)
         for entry, stream, count in zip(curriculum.entries, curriculum.streams, samples, strict=False)

@@ -10,15 +10,15 @@ from megatron_nca.data.batches import BatchBoundaries
 from megatron_nca.data.curriculum import Plan, Source, plan_training
 from megatron_nca.data.data_path import Curriculum, Stage, read_blend
 from megatron_nca.data.history import History
-from megatron_nca.data.run import DataFacts
+from megatron_nca.data.run import DataInfo
 from megatron_nca.data.writing import write_words
 
 
-def changes(curriculum: Curriculum, facts: DataFacts) -> bool:
+def changes(curriculum: Curriculum, info: DataInfo) -> bool:
     """Tell whether a launch changes the run's data path: it asks to, and its data path is not the one that holds already."""
-    if not facts.amends or facts.history is None or facts.consumed_samples == 0:
+    if not info.amends or info.history is None or info.consumed_samples == 0:
         return False
-    now = read_blend((facts.history.segments[-1].words, None))
+    now = read_blend((info.history.segments[-1].words, None))
     return _form(curriculum) != _form(_renamed(now, _by_place(now, curriculum)))
 
 
@@ -39,16 +39,16 @@ def _renamed(curriculum: Curriculum, names: Mapping[str, str]) -> Curriculum:
     return Curriculum(tuple(renamed(stage) for stage in curriculum.stages))
 
 
-def unread_blend(curriculum: Curriculum, facts: DataFacts, sequence_length: int) -> tuple[Source, int] | None:
+def unread_blend(curriculum: Curriculum, info: DataInfo, sequence_length: int) -> tuple[Source, int] | None:
     """Find the blend of Megatron's whose members a change makes sources of their own.
 
     Returns:
         The blend and how many samples it has given, or None where there is none.
     """
-    if not changes(curriculum, facts) or facts.history is None:
+    if not changes(curriculum, info) or info.history is None:
         return None
-    earlier = replay(facts.history, sequence_length)
-    reached = earlier.schedule.reached(facts.consumed_samples)
+    earlier = replay(info.history, sequence_length)
+    reached = earlier.schedule.reached(info.consumed_samples)
     return next(
         ((source, count) for source, count in zip(earlier.sources, reached, strict=True) if len(source.names) > 1), None
     )
@@ -59,7 +59,7 @@ def plan_start(
     sequence_length: int,
     samples: int,
     boundaries: BatchBoundaries,
-    facts: DataFacts,
+    info: DataInfo,
     blended: Blended,
     identity: Callable[[str], str],
 ) -> Plan:
@@ -70,35 +70,35 @@ def plan_start(
         sequence_length: Tokens of a sample.
         samples: Training samples of the whole run.
         boundaries: The run's own batches, from this start on.
-        facts: What is known of the run, its history with them.
+        info: What is known of the run, its history with them.
         blended: Of a change, what the members of Megatron's blend have given.
         identity: Tells a text from another, wherever it lies.
 
     Raises:
         NCAError: The data path does not fit the run.
     """
-    history = facts.history
-    if history is None or facts.consumed_samples == 0:
-        return plan_training(curriculum, sequence_length, samples, boundaries, facts.ended_phases, facts.iterations)
+    history = info.history
+    if history is None or info.consumed_samples == 0:
+        return plan_training(curriculum, sequence_length, samples, boundaries, info.ended_phases, info.iterations)
     now, last = read_blend((history.segments[-1].words, None)), history.segments[-1]
-    if changes(curriculum, facts):
-        names = _names(history, now, facts.texts, identity)
-        amendment = Amendment(curriculum, facts.consumed_samples, blended)
-        earlier = replay(history, sequence_length, None, _from_start(boundaries, facts))
-        return amend(earlier, amendment, samples, boundaries, (), facts.iterations, names)
+    if changes(curriculum, info):
+        names = _names(history, now, info.texts, identity)
+        amendment = Amendment(curriculum, info.consumed_samples, blended)
+        earlier = replay(history, sequence_length, None, _from_start(boundaries, info))
+        return amend(earlier, amendment, samples, boundaries, (), info.iterations, names)
     moved = {there: name for name, there in _by_place(now, curriculum).items()}
     if len(history.segments) > 1:
-        earlier = replay(history, sequence_length, -1, _from_start(boundaries, facts))
+        earlier = replay(history, sequence_length, -1, _from_start(boundaries, info))
         amendment = Amendment(curriculum, last.begin, {}, last.first)
         names = lambda prefix: moved.get(prefix, prefix)  # noqa: E731
-        return amend(earlier, amendment, samples, boundaries, facts.ended_phases, facts.iterations, names)
-    plan = plan_training(curriculum, sequence_length, samples, boundaries, facts.ended_phases, facts.iterations)
+        return amend(earlier, amendment, samples, boundaries, info.ended_phases, info.iterations, names)
+    plan = plan_training(curriculum, sequence_length, samples, boundaries, info.ended_phases, info.iterations)
     return replace(plan, sources=tuple(_called(source, moved) for source in plan.sources))
 
 
-def _from_start(boundaries: BatchBoundaries, facts: DataFacts) -> BatchBoundaries | None:
+def _from_start(boundaries: BatchBoundaries, info: DataInfo) -> BatchBoundaries | None:
     """Return the run's batches where they hold from its start."""
-    return boundaries if facts.batches_from < facts.consumed_samples else None
+    return boundaries if info.batches_from < info.consumed_samples else None
 
 
 def _called(source: Source, moved: Mapping[str, str]) -> Source:
@@ -111,14 +111,14 @@ def _names(
 ) -> Callable[[str], str]:
     """Return what the run calls a text: by its prefix, or by what it is where it lies elsewhere."""
     known = {word for reading in history.readings for word in reading.words}
-    told = {what: name for name, what in zip(now.prefixes, identities, strict=False) if what}
+    by_identity = {what: name for name, what in zip(now.prefixes, identities, strict=False) if what}
 
     def name(prefix: str) -> str:
-        return prefix if prefix in known else told.get(identity(prefix), prefix)
+        return prefix if prefix in known else by_identity.get(identity(prefix), prefix)
 
     return name
 
 
-def continued_history(plan: Plan, facts: DataFacts, blended: Blended) -> History:
+def continued_history(plan: Plan, info: DataInfo, blended: Blended) -> History:
     """Return the history of a plan, what an earlier start has asked for with it."""
-    return history_of(plan, facts.history if facts.consumed_samples else None, blended)
+    return history_of(plan, info.history if info.consumed_samples else None, blended)

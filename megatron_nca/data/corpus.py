@@ -158,11 +158,11 @@ def _journal(corpus: Corpus) -> Iterator[tuple[IO[bytes], set[int]]]:
 
 def _resume(corpus: Corpus, journal: IO[bytes]) -> set[int]:
     journal.seek(0)
-    told = journal.read()
+    stored = journal.read()
     # A kill can cut the last line short.
-    whole = told[: told.rfind(b"\n") + 1]
-    journal.truncate(len(whole))
-    lines = whole.decode("ascii", errors="replace").splitlines()
+    complete = stored[: stored.rfind(b"\n") + 1]
+    journal.truncate(len(complete))
+    lines = complete.decode("ascii", errors="replace").splitlines()
     header = json.dumps(corpus.description())
     if not lines or not (corpus.partial.exists() or corpus.bin.exists()):
         journal.truncate(0)

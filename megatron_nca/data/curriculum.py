@@ -110,16 +110,16 @@ class Plan:
     def switch(self) -> int | None:
         """Consumed samples at which the leading NCA phases end and something else begins; None where they never do."""
         leading = list(takewhile(lambda phase: phase.stage.is_pure_nca, self.phases))
-        own = leading[-1].end if self.curriculum.has_switch else None
+        end = leading[-1].end if self.curriculum.has_switch else None
         if self.earlier is None:
-            return own
+            return end
         before = self.earlier.switch
         if before is not None and before < self.begin:
             return before
         if self.earlier.nca_and_text(self.earlier.schedule.counts(self.begin))[1]:
             return None
         # So far all was NCA: the switch is still to come, or is now where the new data path does not begin with it.
-        return own if self.curriculum.stages[0].is_pure_nca else self.begin
+        return end if self.curriculum.stages[0].is_pure_nca else self.begin
 
     @property
     def text_is_one(self) -> bool:
@@ -212,7 +212,7 @@ class Numbering(NamedTuple):
     text_is_one: bool
 
 
-class LaidOut(NamedTuple):
+class PlanLayout(NamedTuple):
     """A curriculum over positions counted from where it begins."""
 
     samples: int
@@ -230,7 +230,7 @@ def lay_out(
     iterations: int | None,
     numbering: Numbering,
     sources: int,
-) -> LaidOut:
+) -> PlanLayout:
     """Lay stages out one after the other; see ``plan_training``."""
     for entry in curriculum.entries:
         _check_sequence(entry, sequence_length)
@@ -239,12 +239,12 @@ def lay_out(
         layout.add(stage, ended_phases[place] if place < len(ended_phases) else None)
     if curriculum.last.batch is not None:
         begin = layout.phases[-1].end if layout.phases else boundaries.begin
-        layout.boundaries = layout.boundaries.with_own(begin, None, curriculum.last.batch)
+        layout.boundaries = layout.boundaries.with_phase_batch(begin, None, curriculum.last.batch)
     if iterations is not None and any(stage.batch for stage in curriculum.stages):
         samples = layout.boundaries.position_after(iterations)
     _check_length(curriculum, layout.phases, samples, sequence_length)
     schedule = _schedule(curriculum, layout.splits, numbering, sources)
-    return LaidOut(samples, tuple(layout.phases), schedule, layout.boundaries)
+    return PlanLayout(samples, tuple(layout.phases), schedule, layout.boundaries)
 
 
 class _Layout:
@@ -263,13 +263,13 @@ class _Layout:
 
     def add(self, stage: Stage, end: int | None) -> None:
         begin = self.phases[-1].end if self.phases else 0
-        own = self.boundaries
+        batches = self.boundaries
         if stage.batch is not None:
-            own = own.with_own(max(begin, own.begin), None, stage.batch)
+            batches = batches.with_phase_batch(max(begin, batches.begin), None, stage.batch)
         if end is None:
-            end = own.round_up(position_after(self._left, _samples_of(stage.tokens or 0, self.sequence_length)))
+            end = batches.round_up(position_after(self._left, _samples_of(stage.tokens or 0, self.sequence_length)))
         if stage.batch is not None and end > self.boundaries.begin:
-            self.boundaries = self.boundaries.with_own(max(begin, own.begin), end, stage.batch)
+            self.boundaries = self.boundaries.with_phase_batch(max(begin, batches.begin), end, stage.batch)
         # An even ramp to a floor of 0 leaves no fraction of a sample behind for what follows.
         ramp = _samples_of(stage.ramp, self.sequence_length)
         ramp += ramp % 2

@@ -60,7 +60,7 @@ class Stage:
         """Whether it holds no text."""
         return not self.texts
 
-    def everlasting(self) -> Stage:
+    def without_end(self) -> Stage:
         """Return its mixture without an end, for the held-out splits."""
         return replace(self, tokens=None, ramp=0, floor=Fraction(0), batch=None)
 
@@ -155,7 +155,7 @@ class Curriculum:
 
     def final(self) -> Curriculum:
         """Return what validation and test hold: the last stage's mixture."""
-        return Curriculum(tuple(stage.everlasting() for stage in self.stages[-1:]))
+        return Curriculum(tuple(stage.without_end() for stage in self.stages[-1:]))
 
 
 def process_of(entry: NCAEntry) -> tuple[object, ...]:

@@ -49,7 +49,7 @@ def fingerprint(entries: Sequence[NCAEntry], seed: int) -> str:
     return digest.hexdigest()
 
 
-def with_judgement(samples: str, entries: Sequence[NCAEntry], seed: int) -> str:
+def with_complexity(samples: str, entries: Sequence[NCAEntry], seed: int) -> str:
     """Hash a fingerprint with how candidate rules are sized and judged, at the edges of the entries' bands above all.
 
     Args:
@@ -66,13 +66,13 @@ def with_judgement(samples: str, entries: Sequence[NCAEntry], seed: int) -> str:
     try:
         for entry in entries:
             if entry.config.gzip is not None:
-                digest.update(_judged(NCASource(entry.config, seed if entry.seed is None else entry.seed)))
+                digest.update(_complexity_digest(NCASource(entry.config, seed if entry.seed is None else entry.seed)))
     except NCAError as error:
         return f"{type(error).__name__}: {error}"
     return digest.hexdigest()
 
 
-def _judged(source: NCASource) -> bytes:
+def _complexity_digest(source: NCASource) -> bytes:
     """Return sizes and verdicts of a source's first candidates."""
     assert source.config.gzip is not None
     count = max(min(CANDIDATES, WORK // probe_cost(source.config)), AT_LEAST)
@@ -95,11 +95,11 @@ def _accepted(source: NCASource, rule: int, sizes: tuple[int, int], raw: int) ->
     return engine.accepted(np.array([rule]), np.array([0]))
 
 
-def check_ranks_agree(own: str) -> None:
+def check_ranks_agree(value: str) -> None:
     """Compare the fingerprint with those of all other ranks; a collective call.
 
     Args:
-        own: This rank's fingerprint.
+        value: This rank's fingerprint.
 
     Raises:
         EnvironmentMismatchError: They differ; the message names the ranks that differ from most.
@@ -110,7 +110,7 @@ def check_ranks_agree(own: str) -> None:
     if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
         return
     gathered: list[str] = [""] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(gathered, own)
+    torch.distributed.all_gather_object(gathered, value)
     common, _ = Counter(gathered).most_common(1)[0]
     others = [rank for rank, found in enumerate(gathered) if found != common]
     if others:

@@ -15,12 +15,12 @@ def are_phases(paths: Sequence[str]) -> bool:
     return all(is_nca(path) and parse_entry(path).is_phase for path in paths)
 
 
-def check_paths(paths: Sequence[str], own: Sequence[str], stack: Stack) -> None:
+def check_paths(paths: Sequence[str], existing: Sequence[str], stack: Stack) -> None:
     """Refuse a data path without an entry, and a recipe that has one already.
 
     Args:
         paths: What the user gave.
-        own: The prefixes that the recipe has.
+        existing: The prefixes that the recipe has.
         stack: Whose words errors use.
 
     Raises:
@@ -28,8 +28,10 @@ def check_paths(paths: Sequence[str], own: Sequence[str], stack: Stack) -> None:
     """
     if not any(is_ours(path) for path in paths):
         raise NCAError(f"with_nca: {list(paths)} has no nca: entry and no phase:; give one, as in {stack.word('text_first')}")
-    if any(is_ours(prefix) for prefix in own):
-        raise NCAError(f"with_nca: the data have been overridden already, they are {list(own)}; call it once, with every entry")
+    if any(is_ours(prefix) for prefix in existing):
+        raise NCAError(
+            f"with_nca: the data have been overridden already, they are {list(existing)}; call it once, with every entry"
+        )
 
 
 def no_text(phases: Sequence[str], found: str, stack: Stack) -> NCAError:

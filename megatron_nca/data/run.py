@@ -11,7 +11,7 @@ from megatron_nca.stacks import Stack
 
 
 @dataclass(frozen=True)
-class DataFacts:
+class DataInfo:
     """Facts about the run that decide its datasets, as known when they are built.
 
     Attributes:
@@ -62,7 +62,7 @@ class Run(Protocol):
         """The stack that it is on."""
 
     @property
-    def data_facts(self) -> DataFacts:
+    def data_info(self) -> DataInfo:
         """What is known of the run."""
 
     @property

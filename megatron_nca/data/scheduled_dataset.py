@@ -23,7 +23,7 @@ BLENDS_ONLY = "dataset_id"
 """The key that a BlendedDataset adds to its members' samples."""
 
 
-class Heed:
+class LoopReminder:
     """Tells, once, a loop that reads a plan's samples and has not undertaken to call the transition.
 
     Args:
@@ -64,19 +64,19 @@ class ScheduledDataset(torch.utils.data.Dataset):
         plan: The curriculum laid out over the run.
         datasets: One for each source of the plan, in order.
         split: Which split this is.
-        heed: Told of the first sample that is read, or None.
+        reminder: Told of the first sample that is read, or None.
 
     Raises:
         ValueError: The number of datasets is not the number of sources.
     """
 
-    def __init__(self, plan: Plan, datasets: Sequence[Any], split: Split, heed: Heed | None = None) -> None:
+    def __init__(self, plan: Plan, datasets: Sequence[Any], split: Split, reminder: LoopReminder | None = None) -> None:
         if len(datasets) != plan.schedule.sources:
             raise ValueError(f"{len(datasets)} datasets for {plan.schedule.sources} sources")
         self.plan = plan
         self.datasets = tuple(datasets)
         self.split = split
-        self._heed = heed
+        self._reminder = reminder
         self.index_split = split
 
     def __len__(self) -> int:
@@ -93,9 +93,9 @@ class ScheduledDataset(torch.utils.data.Dataset):
             return _as_gpt_dataset_has_it(first[None])
         if not 0 <= idx < len(self):
             raise IndexError(f"position {idx} of a run of {len(self):,} samples")
-        if self._heed is not None:
-            self._heed.sample_is_read()
-            self._heed = None
+        if self._reminder is not None:
+            self._reminder.sample_is_read()
+            self._reminder = None
         source, index = self.plan.schedule.locate(int(idx))
         if self.datasets[source] is None:
             raise IndexError(

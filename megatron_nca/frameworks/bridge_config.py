@@ -10,10 +10,10 @@ def blends_of(dataset: Any) -> tuple[Any, ...]:
     if not hasattr(dataset, "blend"):
         return (None, None, None)
     per_split = dataset.blend_per_split
-    return tuple(per_split) if per_split else (own_blend(dataset),) * 3
+    return tuple(per_split) if per_split else (shared_blend(dataset),) * 3
 
 
-def own_blend(dataset: Any) -> Any:
+def shared_blend(dataset: Any) -> Any:
     """Return the blend that Bridge would read, which since 0.4 may be written as a data path."""
     from megatron.core.datasets.utils import get_blend_from_list
 

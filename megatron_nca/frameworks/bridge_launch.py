@@ -22,11 +22,11 @@ from megatron_nca.errors import NCAError
 from megatron_nca.frameworks.bridge_config import blends_of, padded_vocab_size
 from megatron_nca.stacks import BRIDGE
 from megatron_nca.training import run_length
-from megatron_nca.training.facts import RunFacts
 from megatron_nca.training.options import Options, read_overrides
 from megatron_nca.training.progress import write_scalars
 from megatron_nca.training.record import RECORD, packed, unpacked
 from megatron_nca.training.run import CurriculumRun, print_on_rank_0
+from megatron_nca.training.run_info import RunInfo
 
 STACK = BRIDGE
 
@@ -64,13 +64,13 @@ class MegatronBridge:
         self._state: Any = None
         self._scalars: Mapping[str, float] = {}
 
-    def facts(self) -> RunFacts:
+    def info(self) -> RunInfo:
         """Return what Bridge's config and train state tell of the run."""
         cfg, progress = self._state.cfg, self._state.train_state
         validation = getattr(cfg, "validation", cfg.train)
         eval_iters = validation.eval_iters
         sizes = [getattr(validation, f"eval_{kind}_batch_size", None) for kind in ("global", "micro")]
-        return RunFacts(
+        return RunInfo(
             seed=cfg.rng.seed,
             consumed_samples=progress.consumed_train_samples,
             iteration=progress.step,
@@ -158,7 +158,7 @@ class MegatronBridge:
         return state_dict
 
     def around_train_step(self, original: Any) -> Any:
-        """Watch the losses of steps that mix NCA and text."""
+        """ProgressMonitor the losses of steps that mix NCA and text."""
 
         def train_step(forward_step: Any, *rest: Any, **keywords: Any) -> Any:
             return original(self._run.watch(forward_step), *rest, **keywords)

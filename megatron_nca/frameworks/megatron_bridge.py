@@ -14,7 +14,7 @@ from typing import Any
 import megatron_nca
 from megatron_nca.data.overriding import are_phases, check_paths, no_text
 from megatron_nca.errors import EnvironmentMismatchError, NCAError
-from megatron_nca.frameworks.bridge_config import own_blend
+from megatron_nca.frameworks.bridge_config import shared_blend
 from megatron_nca.frameworks.bridge_launch import STACK
 from megatron_nca.training.options import Options
 
@@ -66,7 +66,7 @@ def with_nca(cfg: Any, *paths: str) -> Any:
         raise NCAError(
             f"with_nca: cfg.dataset is {type(dataset).__name__}, which reads no data path; give the config a GPTDatasetConfig"
         )
-    blend = own_blend(dataset)
+    blend = shared_blend(dataset)
     blends = (blend, *(dataset.blend_per_split or []))
     check_paths(paths, [prefix for one in blends if one for prefix in one[0]], STACK)
     if not are_phases(paths):

@@ -21,11 +21,11 @@ from megatron_nca.frameworks.megatron_lm_args import blends_of, eval_batch_sizes
 from megatron_nca.refusing import alike_on_every_rank
 from megatron_nca.stacks import MEGATRON_LM
 from megatron_nca.training import run_length
-from megatron_nca.training.facts import RunFacts
 from megatron_nca.training.options import Options, add_arguments, take_arguments
 from megatron_nca.training.progress import write_scalars
 from megatron_nca.training.record import RECORD
 from megatron_nca.training.run import CurriculumRun, print_on_rank_0
+from megatron_nca.training.run_info import RunInfo
 
 STACK = MEGATRON_LM
 
@@ -70,10 +70,10 @@ class MegatronLM:
         self._run = run
         self._args: Any = None
 
-    def facts(self) -> RunFacts:
+    def info(self) -> RunInfo:
         """Return what Megatron-LM's arguments tell of the run."""
         args = self._args
-        return RunFacts(
+        return RunInfo(
             seed=args.seed,
             consumed_samples=args.consumed_train_samples,
             iteration=getattr(args, "iteration", 0),

@@ -98,10 +98,10 @@ def with_nca(recipe: Any, *paths: str, **settings: Any) -> Any:
     data = getattr(recipe, "data", None)
     if data is None:
         raise NCAError("with_nca: the recipe has no data; give it a data module first, or use a pre-training recipe")
-    own = getattr(data, "paths", None)
-    check_paths(paths, _words(own), STACK)
+    existing = getattr(data, "paths", None)
+    check_paths(paths, _words(existing), STACK)
     options = {name: value for name, value in data.__arguments__.items() if name in arguments}
-    recipe.data = nemo_run.Config(NCADataModule, **(options | settings | {"paths": _joined(paths, own, data)}))
+    recipe.data = nemo_run.Config(NCADataModule, **(options | settings | {"paths": _joined(paths, existing, data)}))
     return recipe
 
 
@@ -117,14 +117,14 @@ def _as_list(paths: Any) -> list[Any]:
     return list(paths) if isinstance(paths, (list, tuple)) else [paths]
 
 
-def _joined(paths: Sequence[str], own: Any, data: Any) -> Any:
+def _joined(paths: Sequence[str], existing: Any, data: Any) -> Any:
     if not are_phases(paths):
         return list(paths)
-    if not own:
+    if not existing:
         raise no_text(paths, f"the recipe's data is {data.__fn_or_cls__.__name__} without paths", STACK)
-    if isinstance(own, dict):
-        return {**own, "train": _before(paths, _as_list(own["train"]))}
-    return _before(paths, _as_list(own))
+    if isinstance(existing, dict):
+        return {**existing, "train": _before(paths, _as_list(existing["train"]))}
+    return _before(paths, _as_list(existing))
 
 
 def _before(phases: Sequence[str], paths: list[Any]) -> list[Any]:

@@ -19,10 +19,10 @@ import lightning.pytorch as lightning
 from megatron_nca.checkpoints.recorded import record_of_nemo
 from megatron_nca.frameworks.nemo_data import STACK, blends_of
 from megatron_nca.training import step_learning_rate
-from megatron_nca.training.facts import RunFacts
 from megatron_nca.training.options import Options
 from megatron_nca.training.record import CALLBACK_RECORD, Record, record_of_callback
 from megatron_nca.training.run import CurriculumRun, print_on_rank_0
+from megatron_nca.training.run_info import RunInfo
 
 
 class NCACallback(lightning.Callback):
@@ -56,11 +56,11 @@ class NCACallback(lightning.Callback):
         if record is not None and record.history is not None and record.consumed:
             self.run.restore(state, record.consumed)
 
-    def facts(self) -> RunFacts:
+    def info(self) -> RunInfo:
         """Return what data module and trainer tell; a checkpoint is read later, so positions count from the start."""
         data, trainer = self._data, self._data.trainer
         batches = trainer.limit_val_batches
-        return RunFacts(
+        return RunInfo(
             seed=data.seed,
             consumed_samples=self._consumed(trainer) if self._is_training else 0,
             iteration=trainer.global_step if self._is_training else 0,

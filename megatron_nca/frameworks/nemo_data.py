@@ -64,7 +64,7 @@ def _counting(run: CurriculumRun) -> Any:
     def around(original: Any) -> Any:
         def compute_consumed_samples(self: Any, steps_since_resume: int = 0) -> int:
             counted = int(original(self, steps_since_resume))
-            if run.plan is None or not run.plan.batches.own or not counted:
+            if run.plan is None or not run.plan.batches.phase_batches or not counted:
                 return counted
             batches = run.plan.batches
             return batches.position_after(batches.batches_until(int(self.init_consumed_samples)) + int(steps_since_resume))

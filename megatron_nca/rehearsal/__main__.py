@@ -15,7 +15,7 @@ import sys
 
 from megatron_nca.rehearsal import install
 from megatron_nca.rehearsal.ending import end_with_parent
-from megatron_nca.rehearsal.holding import hold_where_told
+from megatron_nca.rehearsal.holding import install_holds
 
 # A process that Megatron-Core spawns imports this file again, and not what follows its last line.
 end_with_parent()
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> None:
     if not command or command[0].startswith("-"):
         sys.exit(USAGE)
 
-    hold_where_told()
+    install_holds()
     install()
     if mode == "--plain":
         run_script(command)

@@ -67,7 +67,7 @@ class Audit:
         self.tell(len(self.targets), *counts)
 
     def check_masters(self) -> int:
-        """Masters hold the weights that the model computes with: the new ones, and others that did so before."""
+        """MasterWeights hold the weights that the model computes with: the new ones, and others that did so before."""
         masters = self.masters()
         drawn = {target.parameter for target in self.targets}
         new = {name for name, parameter in self.parameters() if parameter in drawn}

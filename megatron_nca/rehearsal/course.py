@@ -72,7 +72,7 @@ class Rehearsal:
     folder: Path
     text: str | None
     plan_of: Callable[[Sequence[str]], Plan]
-    told: dict[str, object] = field(default_factory=dict)
+    resolved: dict[str, object] = field(default_factory=dict)
     replaced: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     rehearsed: tuple[str, ...] = ()
@@ -101,8 +101,8 @@ class Rehearsal:
         line = re.search(rf"^{arguments_only.MARK}(.*)$", ran.stdout, re.M)
         if ran.returncode or line is None:
             return Check(name, FAILED, fault(ran.stderr + "\n" + ran.stdout))
-        self.told = json.loads(line[1])
-        ranks, batch = self.launch.ranks, self.told["global_batch_size"]
+        self.resolved = json.loads(line[1])
+        ranks, batch = self.launch.ranks, self.resolved["global_batch_size"]
         detail = f"taken by Megatron-LM {_version(self.checkout)} for {ranks} ranks, {batch} samples a step"
         return Check(name, OK, detail)
 
@@ -128,20 +128,20 @@ class Rehearsal:
         yield self._tokenizer()
         yield _precision(case)
         yield _layout(self.launch.ranks, scaled)
-        batch = int(str(self.told["global_batch_size"]))
+        batch = int(str(self.resolved["global_batch_size"]))
         length = lengths.Length(plan.samples, plan.sequence_length, batch)
         replicas = scaled.layout["data_parallel"]
-        own = lengths.Scaling(case, length, replicas, self._text_of).flags()
+        replaced_flags = lengths.Scaling(case, length, replicas, self._text_of).flags()
         if self.replaced:
             # Of a small text a thousandth may be no document at all.
-            own += ["--split", SPLIT]
+            replaced_flags += ["--split", SPLIT]
         yield self._texts()
-        yield from self._killed_and_resumed(scaled, own, self.plan_of([*own, *self._tokenizer_flags()]))
+        yield from self._killed_and_resumed(scaled, replaced_flags, self.plan_of([*replaced_flags, *self._tokenizer_flags()]))
 
     def _tokenizer(self) -> Check:
-        problem, kind = self.told.get("tokenizer_problem"), self.launch.case.arguments.get("--tokenizer-type")
+        problem, kind = self.resolved.get("tokenizer_problem"), self.launch.case.arguments.get("--tokenizer-type")
         if problem is None:
-            return Check("tokenizer", OK, f"{kind}, {self.told['vocabulary']:,} ids")
+            return Check("tokenizer", OK, f"{kind}, {self.resolved['vocabulary']:,} ids")
         return Check("tokenizer", CHANGED, f"{kind} cannot be had here ({problem}): numbers below {self._ids():,} instead")
 
     def _ids(self) -> int:
@@ -149,7 +149,7 @@ class Rehearsal:
         return int(self.launch.case.arguments.get("--vocab-size") or 50_257)
 
     def _tokenizer_flags(self) -> tuple[str, ...]:
-        if "tokenizer_problem" in self.told:
+        if "tokenizer_problem" in self.resolved:
             # Before 0.18 the end of a document is not counted.
             uncounted = 1 if self.checkout.version < (0, 18) else 0
             return ("--tokenizer-type", "NullTokenizer", "--vocab-size", str(self._ids() - uncounted))
@@ -172,10 +172,10 @@ class Rehearsal:
             return Check("text", CHANGED, f"{absent}: not on this machine, {self.text}, split {SPLIT}, instead")
         return Check("text", OK, "the launch's own")
 
-    def _killed_and_resumed(self, scaled: Scaled, own: Sequence[str], plan: Plan) -> Iterator[Check]:
+    def _killed_and_resumed(self, scaled: Scaled, replaced_flags: Sequence[str], plan: Plan) -> Iterator[Check]:
         switch = plan.batches.batches_until(plan.switch if plan.switch is not None else plan.samples // 2)
         saved, killed = switch - BEFORE, switch + AFTER
-        run = self._run(scaled, own, saved)
+        run = self._run(scaled, replaced_flags, saved)
         self.rehearsed = run.command
         try:
             first = run.kill_at(killed, self.folder / "killed", RUN_SECONDS)
@@ -206,11 +206,11 @@ class Rehearsal:
             return replace(compared, detail=f"{compared.detail}; of the text alone, without the plugin, they are equal")
         return Check(compared.name, CHANGED, f"{compared.detail}; so they do without the plugin: {alone.detail}")
 
-    def _run(self, scaled: Scaled, own: Sequence[str], saved: int) -> Run:
+    def _run(self, scaled: Scaled, replaced_flags: Sequence[str], saved: int) -> Run:
         evaluates = int(self.launch.case.arguments.get("--eval-iters") or 0) > 0
         flags = (
             *scaled.flags,
-            *own,
+            *replaced_flags,
             *("--log-interval", "1", "--eval-interval", str(saved + BEFORE + 1), "--eval-iters", "1" if evaluates else "0"),
             *("--save", str(self.folder / "checkpoints"), "--save-interval", str(saved)),
             *("--data-cache-path", str(self.folder / "index"), "--make-vocab-size-divisible-by", "128"),
@@ -260,7 +260,7 @@ def fault(output: str) -> str:
     return chosen[1]
 
 
-def without_plugin(flags: Sequence[str], folder: Path, own: Path) -> tuple[str, ...]:
+def without_plugin(flags: Sequence[str], folder: Path, replaced_flags: Path) -> tuple[str, ...]:
     """Flags of the same run on its last text alone, with a folder of its own for checkpoints."""
     kept: list[str] = []
     for flag, value in arguments(flags).items():
@@ -269,7 +269,7 @@ def without_plugin(flags: Sequence[str], folder: Path, own: Path) -> tuple[str, 
             last = max((place for place, word in enumerate(words) if is_ours(word)), default=-1)
             words = words[last + 1 :]
         if not flag.startswith("--nca-"):
-            kept += [flag, *(str(own) if word == str(folder) else word for word in words)]
+            kept += [flag, *(str(replaced_flags) if word == str(folder) else word for word in words)]
     return tuple(kept)
 
 

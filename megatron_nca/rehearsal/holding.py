@@ -17,8 +17,8 @@ SAVED_VARIABLE = "MEGATRON_NCA_HOLD_SAVED"
 SECONDS_VARIABLE = "MEGATRON_NCA_HOLD_SECONDS"
 
 
-def hold_where_told() -> None:
-    """Watch this process's output for the iteration that the environment names, if it names one."""
+def install_holds() -> None:
+    """ProgressMonitor this process's output for the iteration that the environment names, if it names one."""
     if iteration := os.environ.get(VARIABLE):
         _hold_after(re.compile(rf"iteration +{int(iteration)}/"))
     if iteration := os.environ.get(SAVED_VARIABLE):

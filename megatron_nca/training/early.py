@@ -16,8 +16,8 @@ from megatron_nca.errors import NCAError
 from megatron_nca.refusing import alike_on_every_rank
 from megatron_nca.stacks import MEGATRON_LM
 from megatron_nca.training.data_paths import FILE_FLAGS, FLAGS, DataPathsError, read_data_paths
-from megatron_nca.training.facts import RunFacts
 from megatron_nca.training.options import Options, add_arguments, options_of, take_arguments
+from megatron_nca.training.run_info import RunInfo
 from megatron_nca.training.validating import validate
 
 SWITCHES = (
@@ -65,7 +65,7 @@ def refuse_early(words: Sequence[str]) -> None:
     except (_LeftToMegatronError, DataPathsError):
         return
     given = take_arguments(args)
-    facts = RunFacts(
+    info = RunInfo(
         loader=args.dataloader_type,
         blends=blends,
         validation_sets_apart=args.multiple_validation_sets,
@@ -73,7 +73,7 @@ def refuse_early(words: Sequence[str]) -> None:
         args=args,
     )
     with alike_on_every_rank():
-        validate(Options.read(given, MEGATRON_LM), facts, MEGATRON_LM)
+        validate(Options.read(given, MEGATRON_LM), info, MEGATRON_LM)
 
 
 def _read(words: Sequence[str]) -> argparse.Namespace:

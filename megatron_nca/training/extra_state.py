@@ -45,8 +45,8 @@ def advice(args: Any, version: str | None, environment: Mapping[str, str] = os.e
         return None
     if getattr(args, "fp8_recipe", None) not in (None, DELAYED) or not is_refused(version or "2.17.1", environment):
         return None
-    told = f"Transformer Engine {version}" if version else "Transformer Engine 2.16.1, and from 2.17.1 on,"
+    name = f"Transformer Engine {version}" if version else "Transformer Engine 2.16.1, and from 2.17.1 on,"
     return (
-        f"{told} will refuse to resume this run: it keeps FP8 delayed scaling's state as a pickle. Set {VARIABLE}=1 for "
+        f"{name} will refuse to resume this run: it keeps FP8 delayed scaling's state as a pickle. Set {VARIABLE}=1 for "
         "checkpoints that you trust, your own, or choose another --fp8-recipe"
     )

@@ -24,7 +24,7 @@ MANAGERS = ("transformer_engine.pytorch.quantization", "transformer_engine.pytor
 
 
 @dataclass(frozen=True)
-class Cleared:
+class ClearedHistories:
     """What was cleared.
 
     Attributes:
@@ -38,13 +38,13 @@ class Cleared:
     def __str__(self) -> str:
         if not self.histories:
             return "no FP8 history to clear"
-        told = f"{self.histories} FP8 histories cleared, scales kept"
+        text = f"{self.histories} FP8 histories cleared, scales kept"
         if self.elsewhere:
-            told += f" (warning: {self.elsewhere} of them belong to no module that was found; is all of the model here?)"
-        return told
+            text += f" (warning: {self.elsewhere} of them belong to no module that was found; is all of the model here?)"
+        return text
 
 
-def clear_histories(model: Sequence[Any]) -> Cleared:
+def clear_histories(model: Sequence[Any]) -> ClearedHistories:
     """Empty every amax history in place, so that captured graphs and reduction buffers stay valid, and keep every scale.
 
     Args:
@@ -53,13 +53,13 @@ def clear_histories(model: Sequence[Any]) -> Cleared:
     Returns:
         How many histories had seen something, and how many of those only Transformer Engine's lists led to.
     """
-    own = {history.data_ptr(): history for history in _histories_of(model)}
+    by_module = {history.data_ptr(): history for history in _histories_of(model)}
     listed = {history.data_ptr(): history for history in _listed_histories()}
-    seen = {place: bool(history.any()) for place, history in {**listed, **own}.items()}
+    seen = {place: bool(history.any()) for place, history in {**listed, **by_module}.items()}
     with torch.no_grad():
-        for history in (*own.values(), *listed.values()):
+        for history in (*by_module.values(), *listed.values()):
             history.zero_()
-    return Cleared(sum(seen.values()), sum(seen[place] for place in listed.keys() - own.keys()))
+    return ClearedHistories(sum(seen.values()), sum(seen[place] for place in listed.keys() - by_module.keys()))
 
 
 def _histories_of(model: Sequence[Any]) -> Iterator[torch.Tensor]:

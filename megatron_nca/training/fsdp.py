@@ -21,7 +21,7 @@ class _Place:
 
     buffer: Any
     group: Any
-    whole: torch.nn.Parameter
+    full: torch.nn.Parameter
 
 
 class Shards:
@@ -37,20 +37,20 @@ class Shards:
         for chunk in self._chunks:
             buffer = _buffer(chunk)
             for place in _places(buffer):
-                self._places[id(place.whole)] = place
+                self._places[id(place.full)] = place
             for _, part in buffer.optimizer_named_parameters:
                 self._places[id(part)] = self._places[id(part.orig_param)]
 
-    def whole(self, parameter: torch.nn.Parameter) -> torch.nn.Parameter:
+    def full(self, parameter: torch.nn.Parameter) -> torch.nn.Parameter:
         """Return the parameter that has the weight's whole shape, as far as tensor parallelism leaves it whole."""
         place = self._places.get(id(parameter))
-        return parameter if place is None else place.whole
+        return parameter if place is None else place.full
 
     def write(self, parameter: torch.nn.Parameter, weight: torch.Tensor) -> None:
         """Write this rank's part of a weight into every place that keeps one.
 
         Args:
-            parameter: As ``whole`` returns it.
+            parameter: As ``full`` returns it.
             weight: float32, of its shape.
         """
         place = self._places.get(id(parameter))
@@ -96,5 +96,5 @@ def part_of(held: Any, weight: torch.Tensor) -> torch.Tensor:
     """Return this rank's part of a weight that is kept as a DTensor like ``held``; nothing is communicated."""
     from torch.distributed.tensor import distribute_tensor
 
-    whole = weight.to(held.to_local().device)
-    return distribute_tensor(whole, held.device_mesh, held.placements, src_data_rank=None).to_local()
+    full = weight.to(held.to_local().device)
+    return distribute_tensor(full, held.device_mesh, held.placements, src_data_rank=None).to_local()

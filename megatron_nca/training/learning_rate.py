@@ -134,10 +134,10 @@ class _GroupRates:
     def of(cls, scheduler: Any, phase: PhaseLearningRate) -> _GroupRates:
         groups = getattr(scheduler.optimizer, "param_groups", [])
         ordinary: dict[str, Any] = next((group for group in groups if not is_decoupled(group)), {})
-        return cls(phase, *(_own(ordinary, key, getattr(scheduler, key)) for key in ("max_lr", "min_lr")))
+        return cls(phase, *(_group_value(ordinary, key, getattr(scheduler, key)) for key in ("max_lr", "min_lr")))
 
     def in_phase(self, group: dict[str, Any]) -> dict[str, Any]:
-        own_peak, own_minimum = _own(group, "max_lr", self.run_peak), _own(group, "min_lr", self.run_minimum)
+        own_peak, own_minimum = _group_value(group, "max_lr", self.run_peak), _group_value(group, "min_lr", self.run_minimum)
         peak, minimum = (
             _scaled(own_peak, self.run_peak, self.phase.peak),
             _scaled(own_minimum, self.run_minimum, self.phase.minimum),
@@ -175,16 +175,16 @@ def is_decoupled(group: dict[str, Any]) -> bool:
     return not group.get("default_config", True) or bool(group.get("is_decoupled_lr", False))
 
 
-def _own(group: dict[str, Any], key: str, otherwise: float) -> float:
+def _group_value(group: dict[str, Any], key: str, otherwise: float) -> float:
     value = group.get(key)
     return otherwise if value is None else value
 
 
-def _scaled(own: float, run: float, wanted: float | None) -> float:
-    """Return a group's rate where the run's becomes ``wanted``; the run's own groups get it to the last bit."""
+def _scaled(rate: float, run: float, wanted: float | None) -> float:
+    """Return a group's rate where the run's becomes ``wanted``; groups with the run's rate get it to the last bit."""
     if wanted is None:
-        return own
-    return wanted if own == run or not run else wanted * (own / run)
+        return rate
+    return wanted if rate == run or not run else wanted * (rate / run)
 
 
 def _phase_schedule(scheduler: Any, switch: int, phase: PhaseLearningRate, stack: Stack) -> Any:

@@ -83,7 +83,7 @@ def _zero(held: dict[str, Any], key: str) -> None:
         held[key] = 0
 
 
-class Masters:
+class MasterWeights:
     """The copies of more bits that an optimizer keeps of model weights.
 
     Args:
@@ -91,7 +91,7 @@ class Masters:
     """
 
     def __init__(self, optimizer: Any) -> None:
-        self._held: dict[int, list[_Master]] = {}
+        self._held: dict[int, list[_MasterWeight]] = {}
         for leaf in leaves(optimizer):
             for parameter, master in _masters(leaf):
                 self._held.setdefault(id(parameter), []).append(master)
@@ -109,7 +109,7 @@ class Masters:
 
 
 @dataclass(frozen=True)
-class _Master:
+class _MasterWeight:
     """One copy, of all of a parameter or of the part that this rank updates.
 
     Attributes:
@@ -159,7 +159,7 @@ def _remainder(weight: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
     return torch.where(rounded_down & (low == _HALF), low - 1, low).to(torch.int16)
 
 
-def _masters(leaf: Any) -> Iterator[tuple[torch.nn.Parameter, _Master]]:
+def _masters(leaf: Any) -> Iterator[tuple[torch.nn.Parameter, _MasterWeight]]:
     """Yield (model parameter, master) of one of Megatron's optimizers."""
     yield from _state_masters(leaf)
     for parameter in _own_parameters(leaf):
@@ -167,7 +167,7 @@ def _masters(leaf: Any) -> Iterator[tuple[torch.nn.Parameter, _Master]]:
         if master is None:
             continue
         sharded = getattr(parameter, "main_param_sharded", False)
-        yield parameter, _Master(master, _part(leaf, parameter) if sharded else None)
+        yield parameter, _MasterWeight(master, _part(leaf, parameter) if sharded else None)
 
 
 def _own_parameters(leaf: Any) -> Iterator[torch.nn.Parameter]:
@@ -179,14 +179,14 @@ def _own_parameters(leaf: Any) -> Iterator[torch.nn.Parameter]:
         yield from group
 
 
-def _state_masters(leaf: Any) -> Iterator[tuple[torch.nn.Parameter, _Master]]:
+def _state_masters(leaf: Any) -> Iterator[tuple[torch.nn.Parameter, _MasterWeight]]:
     inner = getattr(leaf, "optimizer", leaf)
     groups = zip(getattr(leaf, "model_float16_groups", []), getattr(leaf, "shard_float16_groups", []), strict=False)
     for model_group, shard_group in groups:
         for parameter, shard in zip(model_group, shard_group, strict=False):
             # Where Megatron-Core keeps the masters itself, there may be no shard of a quantized parameter.
             if getattr(parameter, "main_param", None) is None and shard is not None:
-                yield parameter, _Master(None, _part(leaf, parameter), inner, shard)
+                yield parameter, _MasterWeight(None, _part(leaf, parameter), inner, shard)
 
 
 def _part(leaf: Any, parameter: torch.nn.Parameter) -> slice:

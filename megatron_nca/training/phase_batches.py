@@ -18,39 +18,39 @@ from megatron_nca.data.batches import BatchBoundaries
 from megatron_nca.data.curriculum import Plan, mentions_nca, plan_training, read_blend
 from megatron_nca.errors import CurriculumError
 from megatron_nca.stacks import Stack
-from megatron_nca.training.facts import RunFacts
+from megatron_nca.training.run_info import RunInfo
 
 NUMBERS = ("num_micro_batches", "current_global_batch_size", "current_running_global_batch_size")
 
 
-def planned(facts: RunFacts, boundaries: BatchBoundaries) -> Plan | None:
+def plan_phase_batches(info: RunInfo, boundaries: BatchBoundaries) -> Plan | None:
     """Lay a launch's curriculum out before its datasets are built, where its phases have batches of their own.
 
     Args:
-        facts: Give data, sequence length and the length of the run.
+        info: Give data, sequence length and the length of the run.
         boundaries: The run's own batches.
 
     Returns:
         The plan, or None where every phase has the run's batch.
     """
-    blend = facts.blends[0] if facts.blends else None
-    if not mentions_nca(blend) or facts.sequence_length is None:
+    blend = info.blends[0] if info.blends else None
+    if not mentions_nca(blend) or info.sequence_length is None:
         return None
     curriculum = read_blend(blend)
     if not any(stage.batch for stage in curriculum.stages):
         return None
     return plan_training(
-        curriculum, facts.sequence_length, facts.train_samples or 1, boundaries, iterations=facts.train_iterations
+        curriculum, info.sequence_length, info.train_samples or 1, boundaries, iterations=info.train_iterations
     )
 
 
-def end_iterations(plan: Plan, facts: RunFacts) -> str:
+def end_iterations(plan: Plan, info: RunInfo) -> str:
     """Say after which iterations the phases that have not ended will end, as the batches of this start go."""
-    ahead = [phase.end for phase in plan.phases if phase.end > facts.consumed_samples]
+    ahead = [phase.end for phase in plan.phases if phase.end > info.consumed_samples]
     # A loop of one's own tells samples and no steps.
-    if not ahead or not plan.batches.are_known or plan.batches.begin > facts.consumed_samples:
+    if not ahead or not plan.batches.are_known or plan.batches.begin > info.consumed_samples:
         return ""
-    ends = (f"{facts.iteration + plan.batches.batches_until(end):,}" for end in ahead)
+    ends = (f"{info.iteration + plan.batches.batches_until(end):,}" for end in ahead)
     return "; phases end after iterations " + ", ".join(ends)
 
 
@@ -74,14 +74,14 @@ def check(plan: Plan, stack: Stack) -> None:
             )
 
 
-def check_count(plan: Plan, facts: RunFacts, stack: Stack) -> None:
+def check_count(plan: Plan, info: RunInfo, stack: Stack) -> None:
     """Refuse a changed data path beside batches of phases' own where the stack counts its steps without knowing of both.
 
     Raises:
         CurriculumError: Megatron-LM and Bridge count steps, and validations by them, before they read the checkpoint.
     """
     # A loop of one's own, as NeMo's, counts no samples into steps.
-    if plan.earlier is None or facts.counts_from_start or facts.global_batch_size is None:
+    if plan.earlier is None or info.counts_from_start or info.global_batch_size is None:
         return
     stage = next((stage for one in _chain(plan) for stage in one.curriculum.stages if stage.batch), None)
     if stage is not None:
@@ -140,12 +140,12 @@ def phase_calculator(run_calculator: Any, batches: BatchBoundaries) -> Any:
             if not consistency_check:
                 self._show(self.at_start)
                 return
-            own = batches.own_size_at(int(consumed_samples))
-            self.run_calculator.update(int(consumed_samples), own is None, verbose)
+            size = batches.phase_size_at(int(consumed_samples))
+            self.run_calculator.update(int(consumed_samples), size is None, verbose)
             shown = {name: getattr(self.run_calculator, name) for name in NUMBERS}
-            if own is not None:
+            if size is not None:
                 unit = self.at_start["current_running_global_batch_size"] // self.at_start["num_micro_batches"]
-                shown = dict(zip(NUMBERS, (own // unit, own, own), strict=True))
+                shown = dict(zip(NUMBERS, (size // unit, size, size), strict=True))
             self._show(shown)
 
         def _show(self, numbers: dict[str, int]) -> None:

@@ -58,8 +58,8 @@ def _of_each(plan: Plan, counts: Sequence[int]) -> dict[str, float]:
         return {}
     names = [source.name for source in plan.sources]
     short = [name.rpartition("/")[2] if not source.is_nca else name for name, source in zip(names, plan.sources, strict=True)]
-    told = short if len(set(short)) == len(short) else [f"{number} {name}" for number, name in enumerate(short, 1)]
-    return {f"tokens/{name}": count * plan.sequence_length for name, count in zip(told, counts, strict=True)}
+    names = short if len(set(short)) == len(short) else [f"{number} {name}" for number, name in enumerate(short, 1)]
+    return {f"tokens/{name}": count * plan.sequence_length for name, count in zip(names, counts, strict=True)}
 
 
 def ledger(plan: Plan, consumed_samples: int) -> list[str]:
@@ -69,12 +69,12 @@ def ledger(plan: Plan, consumed_samples: int) -> list[str]:
         plan: The plan of the whole run.
         consumed_samples: Samples of all steps so far.
     """
-    given, planned = (plan.schedule.counts(samples) for samples in (consumed_samples, max(plan.samples, consumed_samples)))
+    given, total = (plan.schedule.counts(samples) for samples in (consumed_samples, max(plan.samples, consumed_samples)))
     length = plan.sequence_length
     return [
         f"{source.name}: {before:,} samples ({before * length:,} tokens) so far, {after - before:,} "
         f"({(after - before) * length:,} tokens) to come"
-        for source, before, after in zip(plan.sources, given, planned, strict=True)
+        for source, before, after in zip(plan.sources, given, total, strict=True)
     ]
 
 

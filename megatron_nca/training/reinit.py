@@ -87,17 +87,17 @@ def reinitialize(
     Returns:
         The parameters that were drawn.
     """
-    renewed, shards = [], Shards(model)
+    reinitialized, shards = [], Shards(model)
     for target in _targets(model, parts):
-        parameter = shards.whole(target.parameter)
+        parameter = shards.full(target.parameter)
         drawn = _draw(replace(target, parameter=parameter), seed)
         shards.write(parameter, drawn)
         if follow is not None:
             follow(target.parameter, drawn)
-        renewed.append(target.parameter)
-    if renewed:
+        reinitialized.append(target.parameter)
+    if reinitialized:
         shards.install()
-    return renewed
+    return reinitialized
 
 
 def count(model: Sequence[Any], parts: Sequence[str]) -> dict[str, int]:

@@ -21,15 +21,15 @@ from typing import Any, Protocol
 
 from megatron_nca.data.batches import BatchBoundaries
 from megatron_nca.data.curriculum import Plan
-from megatron_nca.data.run import DataFacts, Datasets
+from megatron_nca.data.run import DataInfo, Datasets
 from megatron_nca.errors import CurriculumError, NCAError
 from megatron_nca.stacks import CORE, Stack
 from megatron_nca.training import checks, extra_state, phase_batches, resuming
-from megatron_nca.training.facts import RunFacts
 from megatron_nca.training.options import Options
 from megatron_nca.training.progress import Progress, ledger
 from megatron_nca.training.record import Record
 from megatron_nca.training.resuming import Checkpoint
+from megatron_nca.training.run_info import RunInfo
 from megatron_nca.training.transition import State, Transition
 from megatron_nca.training.validating import validate
 
@@ -43,14 +43,14 @@ class Adapter(Protocol):
 
     stack: Stack
 
-    def facts(self) -> RunFacts:
+    def info(self) -> RunInfo:
         """Return what is known of the run at this time."""
 
     def report(self, line: str) -> None:
         """Print a line once for all ranks; called on every one."""
 
 
-class OwnLoop:
+class CustomLoop:
     """The adapter of a loop of one's own: nothing is known beyond what it passes.
 
     Args:
@@ -62,9 +62,9 @@ class OwnLoop:
     def __init__(self, report: Callable[[str], None] | None = None) -> None:
         self._report = report or print_on_rank_0
 
-    def facts(self) -> RunFacts:
+    def info(self) -> RunInfo:
         """Return no facts."""
-        return RunFacts()
+        return RunInfo()
 
     def report(self, line: str) -> None:
         """Print once for all ranks."""
@@ -89,12 +89,12 @@ class CurriculumRun:
     def __init__(self, options: Options | None = None) -> None:
         self.options = options or Options()
         self.plan: Plan | None = None
-        self._adapter: Adapter = OwnLoop()
+        self._adapter: Adapter = CustomLoop()
         self._datasets: Datasets | None = None
         self._checkpoint: Checkpoint | None = None
         self._transition: Transition | None = None
         self._losses: Any = None
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._is_validated = False
         self._is_stepping = False
 
@@ -104,22 +104,22 @@ class CurriculumRun:
         return self._adapter.stack
 
     @property
-    def facts(self) -> RunFacts:
+    def info(self) -> RunInfo:
         """What the stack knows of the run at this time."""
-        return self._adapter.facts()
+        return self._adapter.info()
 
     @property
-    def data_facts(self) -> DataFacts:
+    def data_info(self) -> DataInfo:
         """What the dataset builder is told."""
-        facts, record = self.facts, self._checkpoint.record if self._checkpoint else None
+        info, record = self.info, self._checkpoint.record if self._checkpoint else None
         # A loop of one's own says how far it is when it restores, and in no other way.
-        consumed = max(facts.consumed_samples, self._checkpoint.consumed if self._checkpoint else 0)
-        batches_from = 0 if facts.counts_from_start else consumed
+        consumed = max(info.consumed_samples, self._checkpoint.consumed if self._checkpoint else 0)
+        batches_from = 0 if info.counts_from_start else consumed
         ended = record.ends_until(batches_from) if record else ()
         if record and self.options.override_curriculum:
-            ended = ended[: resuming.common_phases(record, facts.blends)]
-        steps = None if facts.train_iterations is None else max(facts.train_iterations - facts.iteration, 0)
-        known = DataFacts(facts.padded_vocab_size, consumed, batches_from, ended, steps)
+            ended = ended[: resuming.common_phases(record, info.blends)]
+        steps = None if info.train_iterations is None else max(info.train_iterations - info.iteration, 0)
+        known = DataInfo(info.padded_vocab_size, consumed, batches_from, ended, steps)
         if record is None or self.options.override_curriculum:
             return known
         return replace(known, history=record.history, texts=record.texts or (), amends=self.options.amend_curriculum)
@@ -127,7 +127,7 @@ class CurriculumRun:
     @property
     def is_driven(self) -> bool:
         """Whether an adapter, or a loop of one's own, has undertaken to call ``before_step``."""
-        return self._is_stepping or self._checkpoint is not None or not isinstance(self._adapter, OwnLoop)
+        return self._is_stepping or self._checkpoint is not None or not isinstance(self._adapter, CustomLoop)
 
     @property
     def transition_done(self) -> bool:
@@ -158,7 +158,7 @@ class CurriculumRun:
         """
         self.options = options or self.options
         self._is_validated = True
-        validate(self.options, self.facts, self.stack)
+        validate(self.options, self.info, self.stack)
 
     def planned_length(self, boundaries: BatchBoundaries) -> Plan | None:
         """Lay the launch out before its datasets are built, where phases have batches of their own; else None.
@@ -166,7 +166,7 @@ class CurriculumRun:
         Args:
             boundaries: The run's own batches.
         """
-        return phase_batches.planned(self.facts, boundaries)
+        return phase_batches.plan_phase_batches(self.info, boundaries)
 
     def begin(self, plan: Plan | None, datasets: Datasets) -> None:
         """Take the training plan; called by the dataset builder's hook on every rank, before any text is built.
@@ -186,12 +186,12 @@ class CurriculumRun:
         if plan is None:
             checks.check_change(self.options, self.stack)
         else:
-            facts = self.facts
-            checks.check_loader(facts, self.stack)
+            info = self.info
+            checks.check_loader(info, self.stack)
             phase_batches.check(plan, self.stack)
-            phase_batches.check_count(plan, facts, self.stack)
-            self._adapter.report(f"megatron-nca: {plan.describe()}{phase_batches.end_iterations(plan, facts)}")
-            if advice := extra_state.advice(facts.args, extra_state.installed_version()):
+            phase_batches.check_count(plan, info, self.stack)
+            self._adapter.report(f"megatron-nca: {plan.describe()}{phase_batches.end_iterations(plan, info)}")
+            if advice := extra_state.advice(info.args, extra_state.installed_version()):
                 self._adapter.report(f"megatron-nca: warning: {advice}")
         self._compare()
 
@@ -217,14 +217,14 @@ class CurriculumRun:
         launch = None if self.plan is None else self._record(self._checkpoint.consumed)
         lines = resuming.compare(self._checkpoint, launch, self._has_switch, self.options, self.stack)
         if self.plan is not None:
-            checks.check_length(self.plan, self.facts, self.stack)
+            checks.check_length(self.plan, self.info, self.stack)
         found = self._checkpoint.record
         if found is not None and launch is not None and self.plan is not None and resuming.is_amended(found, launch):
             lines = [*lines, *ledger(self.plan, self._checkpoint.consumed)]
         for line in lines:
-            if line not in self._told:
+            if line not in self._reported:
                 self._adapter.report(f"megatron-nca: {line}")
-        self._told.update(lines)
+        self._reported.update(lines)
 
     def _record(self, consumed: int) -> Record:
         assert self.plan is not None
@@ -250,7 +250,7 @@ class CurriculumRun:
         """
         if self.plan is None:
             return NO_PROGRESS
-        if self.plan.batches.own:
+        if self.plan.batches.phase_batches:
             phase_batches.install(self.plan.batches, consumed_samples)
         if self._transition is None:
             self._transition = self._prepare(consumed_samples, model, optimizer, opt_param_scheduler)
@@ -263,13 +263,13 @@ class CurriculumRun:
     def _prepare(self, consumed: int, model: Sequence[Any], optimizer: Any, opt_param_scheduler: Any) -> Transition:
         assert self.plan is not None
         state = self._state(consumed)
-        facts = self.facts
-        settings = self.options.transition_settings(facts.text_warmup_fraction)
+        info = self.info
+        settings = self.options.transition_settings(info.text_warmup_fraction)
         assert self._datasets is not None
-        seed = self._datasets.seed if facts.seed is None else facts.seed
+        seed = self._datasets.seed if info.seed is None else info.seed
         transition = Transition(self.plan, settings, seed, self._adapter.report, state, self.stack)
         transition.prepare(model, optimizer, opt_param_scheduler)
-        if not facts.replays_steps and not isinstance(self._adapter, OwnLoop):
+        if not info.replays_steps and not isinstance(self._adapter, CustomLoop):
             from megatron_nca.training.source_losses import SourceLosses
 
             self._losses = SourceLosses(self.plan)
@@ -280,7 +280,7 @@ class CurriculumRun:
         """Tell where the run stands, at its first step."""
         if self._checkpoint is not None:
             return resuming.state_of(self._checkpoint, self.options)
-        if isinstance(self._adapter, OwnLoop) and consumed > 0 and self._has_switch:
+        if isinstance(self._adapter, CustomLoop) and consumed > 0 and self._has_switch:
             raise CurriculumError(
                 f"the first step is at {consumed:,} consumed samples, and nothing says where the run stands; call "
                 "run.restore(record, consumed) with what run.state_dict(consumed) gave the checkpoint, or with None for a "
@@ -347,10 +347,10 @@ class CurriculumRun:
             return {}
         from megatron_nca.training.nca_validation import Batches, validate
 
-        facts = self.facts
-        sizes = facts.eval_batch_sizes or (facts.global_batch_size or 1, facts.micro_batch_size or 1)
-        batches = Batches(self.options.valid or facts.eval_batches or 1, *sizes)
-        results = validate(self.plan, model, batches, self._datasets.config, facts.padded_vocab_size)
+        info = self.info
+        sizes = info.eval_batch_sizes or (info.global_batch_size or 1, info.micro_batch_size or 1)
+        batches = Batches(self.options.valid or info.eval_batches or 1, *sizes)
+        results = validate(self.plan, model, batches, self._datasets.config, info.padded_vocab_size)
         scalars: dict[str, float] = {}
         for number, result in enumerate(results, 1):
             self._adapter.report(f"megatron-nca: validation at iteration {iteration} | {result.describe()}")

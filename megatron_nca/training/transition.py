@@ -105,7 +105,7 @@ class Transition:
     def _perform(self, consumed_samples: int, model: Sequence[Any], megatron_optimizer: Any) -> None:
         settings = self.settings
         gathers.finish(model)
-        reinit.reinitialize(model, settings.reinit, self._seed, optimizer.Masters(megatron_optimizer).take)
+        reinit.reinitialize(model, settings.reinit, self._seed, optimizer.MasterWeights(megatron_optimizer).take)
         if settings.optimizer == "fresh":
             optimizer.reset_state(megatron_optimizer)
         routers = routing.reset_biases(model) if settings.optimizer == "fresh" else 0

@@ -7,39 +7,39 @@ from megatron_nca.data.held_out import refuse_endless
 from megatron_nca.errors import CurriculumError
 from megatron_nca.stacks import Stack
 from megatron_nca.training import checks
-from megatron_nca.training.facts import RunFacts
 from megatron_nca.training.options import Options
 from megatron_nca.training.requirements import refuse_unsupported
+from megatron_nca.training.run_info import RunInfo
 
 OF_CHECKPOINTS = ("override_curriculum",)
 """Options that mean something without a word of ours: the checkpoint may have had one."""
 
 
-def validate(options: Options, facts: RunFacts, stack: Stack) -> None:
+def validate(options: Options, info: RunInfo, stack: Stack) -> None:
     """Refuse what can be known from a launch's words.
 
     Args:
         options: The user's.
-        facts: What the stack tells of the run.
+        info: What the stack tells of the run.
         stack: Whose spelling errors use.
 
     Raises:
         NCAError: Data, options and run do not go together.
     """
     has_switch = True
-    if facts.blends is not None:
-        if not any(mentions_nca(blend) for blend in facts.blends):
+    if info.blends is not None:
+        if not any(mentions_nca(blend) for blend in info.blends):
             _refuse_idle(options, stack)
             return
-        apart = facts.validation_sets_apart
-        curricula = [read_blend(blend, mixed=not apart) if mentions_nca(blend) else None for blend in facts.blends]
+        apart = info.validation_sets_apart
+        curricula = [read_blend(blend, mixed=not apart) if mentions_nca(blend) else None for blend in info.blends]
         has_switch = any(curriculum.has_switch for curriculum in curricula if curriculum)
-        if getattr(facts.args, "full_validation", False) and curricula[1]:
+        if getattr(info.args, "full_validation", False) and curricula[1]:
             refuse_endless(curricula[1].final(), "valid", stack.word("eval_batches"))
-    checks.check_loader(facts, stack)
-    checks.check_validation(options, facts, stack)
-    if facts.args is not None:
-        refuse_unsupported(facts.args, options, has_switch)
+    checks.check_loader(info, stack)
+    checks.check_validation(options, info, stack)
+    if info.args is not None:
+        refuse_unsupported(info.args, options, has_switch)
 
 
 def _refuse_idle(options: Options, stack: Stack) -> None:

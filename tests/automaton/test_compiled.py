@@ -22,8 +22,8 @@ MAX_PATCH_TOKENS = 2**31 - 3
 
 
 def released_config(path):
-    told = json.loads(str(np.load(path)["config"]))
-    return NCAConfig(**{name: value for name, value in told.items() if name not in ("frames", "trajectories")})
+    stored_config = json.loads(str(np.load(path)["config"]))
+    return NCAConfig(**{name: value for name, value in stored_config.items() if name not in ("frames", "trajectories")})
 
 
 def pair(config, **arguments):

@@ -37,14 +37,14 @@ def statistics(config, grids):
 @cache
 def measured(setting, engine):
     stored = np.load(REFERENCE / f"{setting}.npz")
-    told = json.loads(str(stored["config"]))
+    stored_config = json.loads(str(stored["config"]))
     fields = ("grid", "colors", "patch", "temperature", "identity_bias", "burn_in", "dt")
-    config = NCAConfig(**{field: told[field] for field in fields})
+    config = NCAConfig(**{field: stored_config[field] for field in fields})
     source = NCASource(config, seed=1, engine=engine)
     rows = [
         statistics(config, grids)
         for first in range(0, TRAJECTORIES, 500)
-        for grids in source.grids_batch(range(first, first + 500), told["frames"])
+        for grids in source.grids_batch(range(first, first + 500), stored_config["frames"])
     ]
     return stored, dict(zip(STATISTICS, np.array(rows).T, strict=True))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from megatron_nca import NCAConfig, NCASource
-from megatron_nca.automaton.kernel_cache import ForgivingCache, foreign, forgiving_cache
+from megatron_nca.automaton.kernel_cache import ForgivingCache, forgiving_cache, untrusted
 
 ROOT = Path(__file__).parents[2]
 SHOW_TOKENS = """
@@ -164,31 +164,31 @@ def belongs_to_another(path, monkeypatch):
 
 
 def test_a_folder_of_ones_own_is_used(kernels):
-    assert foreign(kernels) is None
-    assert foreign(kernels / "not" / "there") is None
+    assert untrusted(kernels) is None
+    assert untrusted(kernels / "not" / "there") is None
 
 
 @pytest.mark.parametrize("spoilt", [".", "produce.nbi", "produce.1.nbc", ".."])
 def test_what_others_can_write_is_not_run(kernels, spoilt):
     (kernels / spoilt).chmod(0o777)
-    assert "can be written by others" in foreign(kernels)
+    assert "can be written by others" in untrusted(kernels)
 
 
 def test_a_folder_above_may_be_open_where_nobody_can_rename_what_is_not_theirs(kernels):
     kernels.parent.chmod(0o1777)
-    assert foreign(kernels) is None
+    assert untrusted(kernels) is None
 
 
 @pytest.mark.parametrize("spoilt", [".", "produce.nbi", "produce.1.nbc"])
 def test_what_another_owns_is_not_run(kernels, spoilt, monkeypatch):
     belongs_to_another(kernels / spoilt, monkeypatch)
-    assert "belongs to user" in foreign(kernels)
+    assert "belongs to user" in untrusted(kernels)
 
 
 def test_a_link_is_followed_to_where_the_code_lies(kernels, tmp_path):
     (tmp_path / "link").symlink_to(kernels)
     kernels.chmod(0o777)
-    assert str(kernels) in foreign(tmp_path / "link")
+    assert str(kernels) in untrusted(tmp_path / "link")
 
 
 def test_code_planted_in_an_open_folder_is_not_loaded(kernels, caplog):

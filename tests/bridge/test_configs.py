@@ -22,7 +22,7 @@ from megatron_nca.errors import NCAError
 from megatron_nca.frameworks.megatron_bridge import NCACallback, with_nca
 from megatron_nca.patching import owner_of
 from megatron_nca.training.record import RECORD
-from megatron_nca.training.run import OwnLoop
+from megatron_nca.training.run import CustomLoop
 
 # The package has a function of this name too.
 pretrain = importlib.import_module("megatron.bridge.training.pretrain")
@@ -54,7 +54,7 @@ def datasets(config, sizes=(40, 4, 4)):
 
 @pytest.fixture(autouse=True)
 def new_run():
-    megatron_nca.register().attach(OwnLoop())
+    megatron_nca.register().attach(CustomLoop())
 
 
 def plan():

@@ -10,10 +10,10 @@ FAST = ("--seconds", 0.3, "--processes", 1)
 
 
 def test_the_compiled_engine_is_measured_beside_the_reference(succeed):
-    told = succeed("bench", "nca:gzip=none", *FAST)["entries"][0]
-    assert told["tokens_a_second_a_core"] > 3 * told["tokens_a_second_of_the_reference"] > 0
-    assert told["tokens_a_second_together"] > 0
-    assert told["gpus_fed_a_core"]["1.6B"] == pytest.approx(told["tokens_a_second_a_core"] * 9.6e9 / 4e14)
+    result = succeed("bench", "nca:gzip=none", *FAST)["entries"][0]
+    assert result["tokens_a_second_a_core"] > 3 * result["tokens_a_second_of_the_reference"] > 0
+    assert result["tokens_a_second_together"] > 0
+    assert result["gpus_fed_a_core"]["1.6B"] == pytest.approx(result["tokens_a_second_a_core"] * 9.6e9 / 4e14)
 
 
 def test_every_entry_has_a_row(command):
@@ -24,8 +24,8 @@ def test_every_entry_has_a_row(command):
 
 
 def test_a_narrower_band_costs_more(succeed):
-    told = succeed("bench", "nca:gzip=none", "nca:domain=code", *FAST)["entries"]
-    assert told[0]["tokens_a_second_a_core"] > 2 * told[1]["tokens_a_second_a_core"]
+    result = succeed("bench", "nca:gzip=none", "nca:domain=code", *FAST)["entries"]
+    assert result[0]["tokens_a_second_a_core"] > 2 * result[1]["tokens_a_second_a_core"]
 
 
 def test_the_repositorys_tables_are_run_one_after_the_other(command, monkeypatch):

@@ -40,10 +40,10 @@ def gpt_dataset(prefix, sequence_length, samples, tmp_path):
 
 def test_a_gpt_dataset_over_the_files_yields_the_online_entrys_tokens(succeed, build, tmp_path, process_group):
     prefix = tmp_path / "nca"
-    told = succeed("build", "nca:", *SMALL, "--eod", 5, "--special-ids", "0,1", "--output", prefix)
+    result = succeed("build", "nca:", *SMALL, "--eod", 5, "--special-ids", "0,1", "--output", prefix)
     online = build(["nca:"], sizes=(313, 0, 0), split="100,0,0")[0]
     expected = {tuple(online[place]["tokens"].tolist()) for place in range(313)}
-    assert told["documents"] == len(expected) == 313
+    assert result["documents"] == len(expected) == 313
     # The last sample's last label would lie beyond the files, so Megatron leaves that sample out.
     offline = gpt_dataset(prefix, 128, 312, tmp_path)
     found = {tuple(offline[place]["tokens"].tolist()) for place in range(312)}
@@ -64,9 +64,9 @@ def test_packed_documents_end_with_eod(succeed, build, tmp_path):
     from megatron.core.datasets.indexed_dataset import IndexedDataset
 
     options = ("--tokens", "20K", "--seq-length", 256, "--vocab-size", 12_000, "--eod", 5, "--special-ids", "0,1")
-    told = succeed("build", "nca:trajectory=128", *options, "--output", tmp_path / "nca")
+    result = succeed("build", "nca:trajectory=128", *options, "--output", tmp_path / "nca")
     stored = IndexedDataset(str(tmp_path / "nca"))
-    assert len(stored) == told["documents"] == 2 * 79
+    assert len(stored) == result["documents"] == 2 * 79
     online = build(["nca:trajectory=128"], sequence_length=256)[0][3]
     np.testing.assert_array_equal(np.concatenate([stored[6], stored[7]]), online["tokens"])
     assert stored[6][-1] == 5

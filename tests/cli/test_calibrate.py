@@ -70,11 +70,11 @@ def test_a_band_is_five_percents_wide_at_least():
 
 
 def test_the_band_can_stand_in_an_entry(succeed, write):
-    told = succeed("calibrate", write("text", nca_text((0.5, 1.0))), "--rules", 500)["texts"][0]
-    assert told["good"]
-    assert list(parse_entry(told["entry"]).config.gzip) == told["band"]
-    assert 0 < told["acceptance"] < 1
-    assert sum(told["histogram"]["rules"]) == 500
+    result = succeed("calibrate", write("text", nca_text((0.5, 1.0))), "--rules", 500)["texts"][0]
+    assert result["good"]
+    assert list(parse_entry(result["entry"]).config.gzip) == result["band"]
+    assert 0 < result["acceptance"] < 1
+    assert sum(result["histogram"]["rules"]) == 500
 
 
 def test_an_entry_measures_its_text_itself(succeed, write):

@@ -11,14 +11,14 @@ def another_score(monkeypatch):
     known_sizes.check_sizes.cache_clear()
 
 
-def states(told):
-    return {check["name"]: check["state"] for check in told["checks"]}
+def states(result):
+    return {check["name"]: check["state"] for check in result["checks"]}
 
 
 def test_a_healthy_machine_is_told_so(succeed):
-    told = succeed("doctor")
-    assert told["healthy"]
-    assert {states(told)[name] for name in ("complexity score", "engines", "Megatron-Core")} == {"ok"}
+    result = succeed("doctor")
+    assert result["healthy"]
+    assert {states(result)[name] for name in ("complexity score", "engines", "Megatron-Core")} == {"ok"}
 
 
 def test_the_fingerprint_alone_is_one_line_and_does_not_change(command, succeed):
@@ -33,8 +33,8 @@ def test_the_fingerprint_does_not_change_between_machines(command):
 
 def test_a_node_with_another_fingerprint_fails(command, succeed):
     assert command("doctor", "--fingerprint", "--expect", "0" * 64)[0] == 1
-    told = succeed("doctor", "--expect", "0" * 64, code=1)
-    assert states(told)["fingerprint"] == "FAILED"
+    result = succeed("doctor", "--expect", "0" * 64, code=1)
+    assert states(result)["fingerprint"] == "FAILED"
 
 
 def test_another_score_fails(command, another_score):
@@ -55,10 +55,10 @@ def test_another_dataset_builder_fails(succeed, monkeypatch):
 
 
 @pytest.mark.parametrize(("value", "told"), [("1", "is set here"), ("0", "is not set here")])
-def test_a_transformer_engine_that_resumes_only_what_is_trusted_is_told(succeed, monkeypatch, value, told):
+def test_a_transformer_engine_that_resumes_only_what_is_trusted_is_told(succeed, monkeypatch, value, result):
     from megatron_nca.cli.commands import doctor
 
     monkeypatch.setattr(doctor, "_version", lambda package: "2.17.1")
     monkeypatch.setenv("NVTE_ALLOW_UNSAFE_PICKLE_EXTRA_STATE", value)
     (check,) = [check for check in succeed("doctor")["checks"] if check["name"] == "Transformer Engine"]
-    assert (check["state"], check["detail"].endswith(told)) == ("ok", True)
+    assert (check["state"], check["detail"].endswith(result)) == ("ok", True)

@@ -18,18 +18,20 @@ def test_a_sample_is_what_a_training_run_reads(succeed):
 
 
 def test_packed_documents_are_bounded_by_their_trajectories(succeed):
-    told = succeed("inspect", "nca:trajectory=100", "--seq-length", 256, "--first", 2, "--eod", 7, "--vocab-size", 11_000, *FEW)
-    sample = told["samples"][0]
+    result = succeed(
+        "inspect", "nca:trajectory=100", "--seq-length", 256, "--first", 2, "--eod", 7, "--vocab-size", 11_000, *FEW
+    )
+    sample = result["samples"][0]
     assert sample["documents"] == [[0, 100], [100, 200], [200, 256]]
     assert sample["trajectories"] == [6, 7, 8]
     assert sample["tokens"][99] == sample["tokens"][199] == 7
 
 
 def test_the_papers_figures_stand_beside_ours(succeed):
-    told = succeed("inspect", "nca:", "--rules", 1000)
-    assert told["acceptance"] == pytest.approx(told["paper"]["acceptance"], abs=0.05)
-    for name, value in told["paper"]["statistics"].items():
-        assert told["statistics"][name] == pytest.approx(value, rel=0.05)
+    result = succeed("inspect", "nca:", "--rules", 1000)
+    assert result["acceptance"] == pytest.approx(result["paper"]["acceptance"], abs=0.05)
+    for name, value in result["paper"]["statistics"].items():
+        assert result["statistics"][name] == pytest.approx(value, rel=0.05)
 
 
 def test_the_papers_figures_are_those_of_its_released_code():
@@ -60,8 +62,8 @@ def test_the_text_shows_tokens_labels_and_mask(command):
 
 def test_a_tokenizer_file_keeps_special_ids_out(succeed, tmp_path):
     added = [{"id": 2, "content": "</s>", "special": True}, {"id": 0, "content": "<unk>", "special": True}]
-    told = {"model": {"vocab": {str(number): number for number in range(12_000)}}, "added_tokens": added}
-    (tmp_path / "tokenizer.json").write_text(json.dumps(told), encoding="utf-8")
+    result = {"model": {"vocab": {str(number): number for number in range(12_000)}}, "added_tokens": added}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(result), encoding="utf-8")
     tokens = succeed("inspect", "nca:", "--tokenizer", tmp_path, *FEW)["samples"][0]["tokens"]
     assert not {0, 2} & set(tokens)
     assert tokens[0] == 10_002, "<grid>, moved up by two special ids below it"

@@ -66,15 +66,15 @@ def checkpoint(request, record, tmp_path):
     return tmp_path
 
 
-def rows(told):
-    return {one["source"].rpartition("/")[2]: one for one in told["sources"]}
+def rows(result):
+    return {one["source"].rpartition("/")[2]: one for one in result["sources"]}
 
 
 def test_what_was_read_is_told_source_by_source(succeed, checkpoint):
-    told = succeed("plan", "--checkpoint", checkpoint)
-    found = rows(told)
-    assert told["consumed"] == 240
-    assert [one["samples"] for one in told["sources"]] == [80, 60, 40, 60], "NCA, a, b, c"
+    result = succeed("plan", "--checkpoint", checkpoint)
+    found = rows(result)
+    assert result["consumed"] == 240
+    assert [one["samples"] for one in result["sources"]] == [80, 60, 40, 60], "NCA, a, b, c"
     assert found["a"]["tokens"] == 60 * SEQUENCE
     assert found["a"]["added_samples"] + found["c"]["added_samples"] == 560
     assert found["a"]["epochs_at_end"] > found["a"]["epochs"] > 0
@@ -83,8 +83,8 @@ def test_what_was_read_is_told_source_by_source(succeed, checkpoint):
 def test_epochs_are_of_the_part_that_training_reads(succeed, record, tmp_path, texts):
     torch.save({"args": SimpleNamespace(nca_curriculum=record)}, tmp_path / "common.pt")
     tokens = (tmp_path.parent / texts["a"]).with_suffix(".bin").stat().st_size // 4
-    told = rows(succeed("plan", "--checkpoint", tmp_path, "--split", "50,25,25"))
-    assert told["a"]["epochs"] == pytest.approx(60 * SEQUENCE / (tokens / 2))
+    result = rows(succeed("plan", "--checkpoint", tmp_path, "--split", "50,25,25"))
+    assert result["a"]["epochs"] == pytest.approx(60 * SEQUENCE / (tokens / 2))
 
 
 LAUNCH = ("--seq-length", SEQUENCE, "--global-batch-size", 8, "--train-samples", 1040)
@@ -95,9 +95,9 @@ def test_a_launch_tells_what_it_will_add(succeed, record, path, tmp_path):
     longer = rows(succeed("plan", "--checkpoint", tmp_path, "--data-path", *path("phase: 0.25 a 0.75 c"), *LAUNCH))
     assert (longer["a"]["samples"], longer["a"]["added_samples"], longer["c"]["added_samples"]) == (60, 200, 600)
     changed = ("--data-path", *path("phase: 0.5 a 0.5 b"), *LAUNCH, "--nca-amend-curriculum")
-    told = rows(succeed("plan", "--checkpoint", tmp_path, *changed))
-    assert [told[name]["added_samples"] for name in "abc"] == [400, 400, 0]
-    assert rows(succeed("plan", "--checkpoint", tmp_path, "--json", "--", "torchrun", "pretrain_gpt.py", *changed)) == told
+    result = rows(succeed("plan", "--checkpoint", tmp_path, *changed))
+    assert [result[name]["added_samples"] for name in "abc"] == [400, 400, 0]
+    assert rows(succeed("plan", "--checkpoint", tmp_path, "--json", "--", "torchrun", "pretrain_gpt.py", *changed)) == result
 
 
 def test_it_is_printed_as_a_table(command, record, tmp_path):

@@ -68,11 +68,11 @@ def test_bad_input_is_one_clear_error_and_an_exit_code(in_process, tmp_path, nam
     assert finished.returncode == code, finished.stderr
     assert "Traceback" not in finished.stderr
     # What a doctor finds is its output; what others refuse is an error.
-    told = finished.stderr.splitlines()
+    result = finished.stderr.splitlines()
     if name == "doctor":
-        told = [line for line in finished.stdout.splitlines() if "expected 0000" in line]
-    assert len(told) == 1, told
-    assert name == "doctor" or told[0].startswith("megatron-nca: ")
+        result = [line for line in finished.stdout.splitlines() if "expected 0000" in line]
+    assert len(result) == 1, result
+    assert name == "doctor" or result[0].startswith("megatron-nca: ")
 
 
 def test_help_lists_the_commands(command):

@@ -19,11 +19,11 @@ def test_phases_are_told_in_tokens_samples_and_iterations(succeed):
 
 def test_a_phase_with_a_batch_of_its_own_has_more_iterations(succeed):
     run = ("--seq-length", 1024, "--global-batch-size", 512, "--train-iters", 6000)
-    told = succeed("plan", "--data-path", "nca:tokens=164M,batch=32", "/data/owt", *run)
-    first, text = told["phases"]
+    result = succeed("plan", "--data-path", "nca:tokens=164M,batch=32", "/data/owt", *run)
+    first, text = result["phases"]
     assert (first["samples"], first["last_iteration"], text["first_iteration"]) == (160_160, 5005, 5006)
-    assert text["last_iteration"] == told["iterations"] == 6000
-    assert told["samples"] == 160_160 + 995 * 512
+    assert text["last_iteration"] == result["iterations"] == 6000
+    assert result["samples"] == 160_160 + 995 * 512
 
 
 def test_a_whole_command_line_gives_the_same_plan(succeed):
@@ -55,9 +55,9 @@ WAYS = ("--data-args-path", "--train-data-path", "--per-split-data-args-path")
 @pytest.mark.parametrize("whole_line", [False, True])
 def test_the_data_may_be_given_in_every_way_that_megatron_takes_them(succeed, ways, way, whole_line):
     words = ["plan", "--json", "--", "torchrun", "-m", "megatron_nca", "pretrain_gpt.py"] if whole_line else ["plan"]
-    told, plain = (succeed(*words, *ways[name], *RUN) for name in (way, "--data-path"))
-    assert told.pop("held_out") == {"valid": ["/data/owt"], "test": ["/data/owt"] if way == "--data-args-path" else []}
-    assert told == {key: value for key, value in plain.items() if key != "held_out"}
+    result, plain = (succeed(*words, *ways[name], *RUN) for name in (way, "--data-path"))
+    assert result.pop("held_out") == {"valid": ["/data/owt"], "test": ["/data/owt"] if way == "--data-args-path" else []}
+    assert result == {key: value for key, value in plain.items() if key != "held_out"}
 
 
 def test_validation_of_several_sets_needs_no_weights(succeed):
@@ -81,10 +81,10 @@ def test_the_vocabulary_is_read_from_the_launchs_tokenizer(succeed, tmp_path):
 
 def test_the_learning_rate_is_the_transitions(succeed):
     rate = ("--lr", "5e-4", "--min-lr", "5e-5", "--lr-decay-style", "cosine", "--nca-lr", "1e-4")
-    told = succeed("plan", *CURRICULUM, *RUN, *rate, "--lr-warmup-fraction", "0.05")
-    switch = told["phases"][0]["end"]
-    before = [lr for place, lr in zip(told["positions"], told["learning_rate"], strict=True) if place < switch]
-    after = [lr for place, lr in zip(told["positions"], told["learning_rate"], strict=True) if place >= switch]
+    result = succeed("plan", *CURRICULUM, *RUN, *rate, "--lr-warmup-fraction", "0.05")
+    switch = result["phases"][0]["end"]
+    before = [lr for place, lr in zip(result["positions"], result["learning_rate"], strict=True) if place < switch]
+    after = [lr for place, lr in zip(result["positions"], result["learning_rate"], strict=True) if place >= switch]
     assert max(before) == pytest.approx(1e-4, rel=0.01)
     assert after[0] < 1e-5
     assert max(after) == pytest.approx(5e-4, rel=0.01)
@@ -94,18 +94,18 @@ LONG = ("--seq-length", 4096, "--global-batch-size", 1024, "--train-samples", 24
 RATES = ("--lr", "3e-4", "--min-lr", "3e-5", "--lr-decay-style", "cosine", "--lr-warmup-samples", 2_000_000)
 
 
-def peaks(told, key="learning_rate"):
-    places = list(zip(told["positions"], told[key], strict=True))
-    return [max(rate for place, rate in places if part["begin"] <= place < part["end"]) for part in told["phases"]]
+def peaks(result, key="learning_rate"):
+    places = list(zip(result["positions"], result[key], strict=True))
+    return [max(rate for place, rate in places if part["begin"] <= place < part["end"]) for part in result["phases"]]
 
 
 def test_a_short_phase_of_a_long_run_is_sampled_as_closely_as_the_rest(succeed):
-    told = succeed("plan", *CURRICULUM, *LONG, *RATES, "--nca-lr", "1e-4")
-    assert peaks(told) == pytest.approx([1e-4, 3e-4], rel=1e-3)
-    places = told["positions"]
-    assert sum(place < told["phases"][0]["end"] for place in places) == 40, "each of its steps"
-    first = {"begin": 0, "end": told["phases"][0]["end"] - 1024}
-    assert {0, first["end"], told["phases"][1]["begin"]} <= set(places)
+    result = succeed("plan", *CURRICULUM, *LONG, *RATES, "--nca-lr", "1e-4")
+    assert peaks(result) == pytest.approx([1e-4, 3e-4], rel=1e-3)
+    places = result["positions"]
+    assert sum(place < result["phases"][0]["end"] for place in places) == 40, "each of its steps"
+    first = {"begin": 0, "end": result["phases"][0]["end"] - 1024}
+    assert {0, first["end"], result["phases"][1]["begin"]} <= set(places)
 
 
 def test_the_peak_is_the_schedules_own_however_short_its_warm_up(succeed):
@@ -115,8 +115,8 @@ def test_the_peak_is_the_schedules_own_however_short_its_warm_up(succeed):
 
 def test_embeddings_have_a_line_of_their_own(succeed, command):
     rates = (*RATES, "--nca-lr", "1e-4", "--decoupled-lr", "1e-3", "--nca-decoupled-lr", "2e-4")
-    told = succeed("plan", *CURRICULUM, *LONG, *rates)
-    assert peaks(told, "embedding_learning_rate") == pytest.approx([2e-4, 1e-3], rel=1e-3)
+    result = succeed("plan", *CURRICULUM, *LONG, *rates)
+    assert peaks(result, "embedding_learning_rate") == pytest.approx([2e-4, 1e-3], rel=1e-3)
     assert "learning rate of the embeddings" in command("plan", *CURRICULUM, *LONG, *rates)[1]
 
 
@@ -196,9 +196,9 @@ def test_growing_batches_move_the_boundaries(succeed):
 
 
 def test_cores_follow_from_the_speed_of_this_machine(succeed):
-    told = succeed("plan", *CURRICULUM, *RUN, "--tokens-per-second", "10M")["generators"][0]
-    assert told["cores"] == pytest.approx(1e7 / told["tokens_a_second_a_core"])
-    assert told["tokens_a_second_a_core"] > 100_000
+    result = succeed("plan", *CURRICULUM, *RUN, "--tokens-per-second", "10M")["generators"][0]
+    assert result["cores"] == pytest.approx(1e7 / result["tokens_a_second_a_core"])
+    assert result["tokens_a_second_a_core"] > 100_000
 
 
 def test_the_picture_is_a_png(command, tmp_path):
@@ -236,14 +236,14 @@ def test_a_validation_that_a_launch_would_refuse_is_a_bad_plan(fail, valid, prob
 
 
 def test_a_bad_plan_is_told_to_machines_too(succeed):
-    told = succeed("plan", "--data-path", "nca:tokens=164M", *RUN, code=1)
-    assert not told["good"]
-    assert "nothing follows" in told["problem"]
+    result = succeed("plan", "--data-path", "nca:tokens=164M", *RUN, code=1)
+    assert not result["good"]
+    assert "nothing follows" in result["problem"]
 
 
 def test_a_run_that_never_reaches_its_text_is_a_bad_plan(succeed):
-    told = succeed("plan", "--data-path", "nca:tokens=164B", "/a", *RUN, code=1)
-    assert "before the switch" in told["problems"][0]
+    result = succeed("plan", "--data-path", "nca:tokens=164B", "/a", *RUN, code=1)
+    assert "before the switch" in result["problems"][0]
 
 
 def test_a_path_without_an_entry_is_a_bad_plan(succeed):

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from megatron_nca.cli.launch.schedule import Growing, Schedule, stepwise_sizes
+from megatron_nca.cli.launch.schedule import RampupBatches, Schedule, stepwise_sizes
 from megatron_nca.data.batches import run_steps
 from megatron_nca.data.phase_word import blend_of
 
@@ -44,7 +44,7 @@ def test_growing_batches_are_megatrons(start, increment, samples, end):
     from megatron.core.num_microbatches_calculator import RampupBatchsizeNumMicroBatchesCalculator as Theirs
 
     theirs = Theirs(end, 1, 1, False, 0, start, increment, samples) if samples else None
-    steps = run_steps(Growing(start, increment, samples, end))
+    steps = run_steps(RampupBatches(start, increment, samples, end))
     if theirs is None:
         assert steps[-1][1] == end
         return
@@ -54,7 +54,7 @@ def test_growing_batches_are_megatrons(start, increment, samples, end):
 @pytest.mark.parametrize("numbers", [(64, 8, 100, 64), (16, 7, 100, 64), (128, 8, 100, 64)])
 def test_numbers_that_lead_nowhere_are_refused(numbers):
     with pytest.raises(ValueError, match="no whole number of increments"):
-        Growing(*numbers)
+        RampupBatches(*numbers)
 
 
 def test_a_schedule_of_steps_is_read_as_megatron_reads_it():

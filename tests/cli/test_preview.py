@@ -11,8 +11,8 @@ CODE = NCAConfig(gzip=(0.3, 0.4))
 
 def test_a_picture_holds_the_cells_of_every_frame(succeed, tmp_path):
     path = tmp_path / "code.png"
-    told = succeed("preview", "nca:domain=code", "--output", path, "--rules", 3, "--frames", 5)
-    assert told["written"] == [str(path)]
+    result = succeed("preview", "nca:domain=code", "--output", path, "--rules", 3, "--frames", 5)
+    assert result["written"] == [str(path)]
     picture = np.asarray(Image.open(path).convert("RGB"))
     expected = cell_palette(10)[NCASource(CODE).grids(2, 5)[4]]
     # 8 pixels a cell, frames 104 apart; read in the middle of each cell.
@@ -22,8 +22,8 @@ def test_a_picture_holds_the_cells_of_every_frame(succeed, tmp_path):
 
 
 def test_the_ratio_is_that_of_the_rules_own_probe(succeed, tmp_path):
-    told = succeed("preview", "nca:domain=code", "--output", tmp_path / "a.png", "--rules", 20)
-    ratios = [one["gzip_ratio"] for one in told["trajectories"]]
+    result = succeed("preview", "nca:domain=code", "--output", tmp_path / "a.png", "--rules", 20)
+    ratios = [one["gzip_ratio"] for one in result["trajectories"]]
     assert all(0.3 < ratio < 0.4 for ratio in ratios)
     source = NCASource(CODE)
     assert ratios == [gzip_ratio(CODE, probe) for probe in source.probes(range(20))]

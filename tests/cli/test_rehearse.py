@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from megatron_nca.cli.commands.rehearse import judged_by_plan
+from megatron_nca.cli.commands.rehearse import plan_problems
 from megatron_nca.rehearsal.checkouts import Checkout, compile_helpers
 from tests.rehearsal.conftest import corpus, pytest_generate_tests  # noqa: F401
 
@@ -75,12 +75,12 @@ RUN = ("--seq-length", "1024", "--global-batch-size", "512", "--train-samples", 
     ],
 )
 def test_what_plan_has_against_a_launch_stops_its_rehearsal(words, vocabulary, problem):
-    found, _ = judged_by_plan(("--data-path", "nca:tokens=164M", "/data/text", *RUN, *words), vocabulary)
+    found, _ = plan_problems(("--data-path", "nca:tokens=164M", "/data/text", *RUN, *words), vocabulary)
     assert problem in found
 
 
 def test_what_plan_warns_of_is_told():
-    problem, [warning] = judged_by_plan(("--data-path", "nca:tokens=164M", "/data/text", *RUN), 50_257)
+    problem, [warning] = plan_problems(("--data-path", "nca:tokens=164M", "/data/text", *RUN), 50_257)
     assert problem is None
     assert warning.startswith("NCA ends after 313 optimizer steps")
 
@@ -91,14 +91,14 @@ def test_a_launch_is_rehearsed_killed_and_resumed(checkout, corpus):  # noqa: F8
     launch = ("torchrun", "--nproc-per-node", "8", "-m", "megatron_nca", checkout.script)
     done = rehearse("--json", "--", *launch, "--data-path", ENTRY, corpus, *LAUNCH)
     assert done.returncode == 0, done.stdout + done.stderr
-    told = json.loads(done.stdout)
-    checks = {check["name"]: check for check in told["checks"]}
+    result = json.loads(done.stdout)
+    checks = {check["name"]: check for check in result["checks"]}
     assert {name for name, check in checks.items() if check["state"] == "FAILED"} == set()
     assert checks["arguments"]["detail"].endswith("for 8 ranks, 512 samples a step")
     assert "nothing went back after a step" in checks["switch"]["detail"]
     assert checks["kill, resume"]["detail"] == "killed after 9, resumed from 5: losses of 6, 8, 9 are equal"
     # 164M tokens are 160,157 sequences of 1,024, and the batch in which they end is the 313th of 512.
-    assert told["switch"] == {"iteration": 313, "samples": 160_256, "tokens": 160_256 * 1024}
+    assert result["switch"] == {"iteration": 313, "samples": 160_256, "tokens": 160_256 * 1024}
 
 
 @pytest.mark.slow

@@ -29,8 +29,8 @@ from megatron_nca import patching
 from megatron_nca.errors import NCAError
 from megatron_nca.stacks import BRIDGE, CORE, MEGATRON_LM, NEMO
 from megatron_nca.training.options import Options
-from megatron_nca.training.run import OwnLoop
-from tests.contract.machine import MICRO_BATCH, SEQUENCE, Checkpoint, Launch, Machine, Outcome, Writer, begin_batches
+from megatron_nca.training.run import CustomLoop
+from tests.contract.machine import MICRO_BATCH, SEQUENCE, Checkpoint, Launch, Machine, TransferResult, Writer, begin_batches
 
 
 def read_blend(words: Sequence[str]) -> Any:
@@ -82,7 +82,7 @@ def withdraw() -> None:
     for name in [*of_stand_ins, *(adapters if of_stand_ins else [])]:
         del sys.modules[name]
     importlib.invalidate_caches()
-    megatron_nca.register().attach(OwnLoop())
+    megatron_nca.register().attach(CustomLoop())
 
 
 class Driver:
@@ -112,7 +112,7 @@ class Driver:
         load_optimizer: bool = True,
         save_at: Sequence[int] = (),
         skip: Sequence[int] = (),
-    ) -> Outcome:
+    ) -> TransferResult:
         """Start a run, from a checkpoint where there is one, and go on until a step.
 
         Args:
@@ -123,7 +123,7 @@ class Driver:
             save_at: Steps after which a checkpoint is written.
             skip: Steps that the loop passes over, as Megatron-LM's ``--iterations-to-skip``.
         """
-        outcome = Outcome()
+        outcome = TransferResult()
         begin_batches(launch)
         until = launch.steps if until is None else until
         with contextlib.redirect_stdout(io.StringIO()) as printed:
@@ -468,7 +468,7 @@ class Own(Driver):
 
     def prepare(self, launch: Launch, machine: Machine, checkpoint: Checkpoint | None, load_optimizer: bool) -> None:
         """What a script does."""
-        self.run.attach(OwnLoop())
+        self.run.attach(CustomLoop())
         self.run.validate(Options.read(dict(launch.options)))
         if checkpoint is None:
             self.run.restore(None, 0)

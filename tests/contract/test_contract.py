@@ -10,7 +10,7 @@ import pytest
 import megatron_nca
 from megatron_nca.errors import CurriculumError, NCAError
 from megatron_nca.training.nca_validation import Result
-from megatron_nca.training.run import OwnLoop
+from megatron_nca.training.run import CustomLoop
 from tests.conftest import Tokenizer, write_text
 from tests.contract.machine import BATCH, ENTRY, SEQUENCE, STEPS, SWITCH_STEP, Launch
 
@@ -613,7 +613,7 @@ def test_a_registration_again_changes_nothing(stack, launch):
 
 def test_a_loop_of_ones_own_that_goes_on_without_restoring_is_refused(one_rank, build, text):
     run = megatron_nca.register()
-    run.attach(OwnLoop())
+    run.attach(CustomLoop())
     build(["nca:tokens=2560", text])
     with pytest.raises(CurriculumError, match=r"first step is at 30 consumed samples.*run\.restore\(record, consumed\)"):
         run.before_step(30, [], None)
@@ -623,7 +623,7 @@ def test_arguments_that_never_came_by_are_missed_at_the_first_step(one_rank, bui
     from tests.contract.drivers import MegatronLM
 
     megatron_lm = MegatronLM(tmp_path)
-    megatron_nca.register().attach(OwnLoop())
+    megatron_nca.register().attach(CustomLoop())
     build(["nca:tokens=2560", text])
     with pytest.raises(NCAError, match=r"Megatron-LM: the launch's arguments did not come by, as with --yaml-cfg"):
         megatron_lm.module["training"].train_step(None, None, [], None, None, None)

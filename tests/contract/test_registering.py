@@ -8,7 +8,7 @@ import pytest
 from megatron.core import num_microbatches_calculator as calculator
 
 import megatron_nca
-from megatron_nca.training.run import OwnLoop
+from megatron_nca.training.run import CustomLoop
 from tests.contract.drivers import DRIVERS
 from tests.contract.machine import BATCH, ENTRY, SWITCH_STEP, Launch
 
@@ -64,7 +64,7 @@ def test_a_registration_after_anothers_wrapper_does_nothing_twice(name, one_rank
 
 
 def test_a_loop_that_nothing_drives_is_told_once(one_rank, build, text, caplog):
-    megatron_nca.register().attach(OwnLoop())
+    megatron_nca.register().attach(CustomLoop())
     calculator.unset_num_microbatches_calculator()
     train = build(["nca:tokens=2560", text])[0]
     with caplog.at_level(logging.WARNING):

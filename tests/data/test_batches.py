@@ -76,12 +76,12 @@ def batches(draw):
     boundaries = BatchBoundaries(begin=begin, steps=steps)
     for _ in range(draw(st.integers(0, 3))):
         position = boundaries.round_up(begin + draw(st.integers(0, 200)))
-        if boundaries.own and boundaries.own[-1].end is None:
+        if boundaries.phase_batches and boundaries.phase_batches[-1].end is None:
             break
-        begin_own = max(position, boundaries.own[-1].end if boundaries.own else 0)
+        begin_own = max(position, boundaries.phase_batches[-1].end if boundaries.phase_batches else 0)
         size = draw(st.integers(1, 30))
         length = draw(st.one_of(st.none(), st.integers(1, 9)))
-        boundaries = boundaries.with_own(begin_own, None if length is None else begin_own + length * size, size)
+        boundaries = boundaries.with_phase_batch(begin_own, None if length is None else begin_own + length * size, size)
     return boundaries
 
 
@@ -104,13 +104,13 @@ def test_boundaries_are_those_of_a_loop_that_asks_for_each_batchs_size(boundarie
 
 
 def test_a_phase_has_its_own_batches_and_leaves_the_runs_alone():
-    boundaries = BatchBoundaries(32).with_own(0, 80, 8)
+    boundaries = BatchBoundaries(32).with_phase_batch(0, 80, 8)
     assert [boundaries.size_at(position) for position in (0, 79, 80)] == [8, 8, 32]
     assert (boundaries.batches_until(80), boundaries.position_after(12)) == (10, 144)
     assert boundaries.run_size_at(0) == 32
 
 
 def test_a_far_boundary_costs_no_more_than_a_near_one():
-    boundaries = BatchBoundaries(512).with_own(0, 160_256, 64)
+    boundaries = BatchBoundaries(512).with_phase_batch(0, 160_256, 64)
     assert boundaries.position_after(10**15) == 160_256 + (10**15 - 2504) * 512
     assert boundaries.batches_until(boundaries.position_after(10**15)) == 10**15

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from megatron_nca.data.run import DataFacts
+from megatron_nca.data.run import DataInfo
 from megatron_nca.errors import CurriculumError, EntryError, NCAError, VocabularyError
 from megatron_nca.stacks import CORE
 
@@ -280,8 +280,8 @@ class Run:
     stack = CORE
     is_driven = True
 
-    def __init__(self, **facts):
-        self.data_facts = DataFacts(**{"batches_from": facts.get("consumed_samples", 0), **facts})
+    def __init__(self, **info):
+        self.data_info = DataInfo(**{"batches_from": info.get("consumed_samples", 0), **info})
         self.plans, self.datasets = [], []
 
     def begin(self, plan, datasets):

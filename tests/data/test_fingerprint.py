@@ -6,7 +6,7 @@ from megatron_nca.automaton import compiled, complexity, tables
 from megatron_nca.automaton.complexity import gzip_size, probe_bytes, sizes_in_band
 from megatron_nca.automaton.source import NCASource
 from megatron_nca.data.entry import parse_entry
-from megatron_nca.data.fingerprint import CANDIDATES, check_ranks_agree, fingerprint, with_judgement
+from megatron_nca.data.fingerprint import CANDIDATES, check_ranks_agree, fingerprint, with_complexity
 from megatron_nca.errors import EnvironmentMismatchError
 
 WEB = parse_entry("nca:")
@@ -31,7 +31,7 @@ def test_a_machine_that_refuses_says_why_instead(monkeypatch):
 
 
 def judged(entry=WEB):
-    return with_judgement("samples", [entry], 1)
+    return with_complexity("samples", [entry], 1)
 
 
 @pytest.mark.parametrize("edge", [0, 1])
@@ -70,7 +70,7 @@ def test_the_judgement_is_the_same_on_both_engines(monkeypatch):
 
 
 def test_an_entry_without_a_band_judges_nothing():
-    assert judged(parse_entry("nca:gzip=none")) == with_judgement("samples", [], 1)
+    assert judged(parse_entry("nca:gzip=none")) == with_complexity("samples", [], 1)
 
 
 def world(monkeypatch, fingerprints):

@@ -78,8 +78,8 @@ def test_each_sources_indices_are_consecutive_over_all_stages(recipe):
 @given(recipes(), st.data())
 def test_counts_are_what_was_located(recipe, data):
     samples = data.draw(st.integers(0, recipe.reach()))
-    located = [recipe.schedule.locate(position)[0] for position in range(samples)]
-    assert recipe.schedule.counts(samples) == tuple(located.count(source) for source in range(recipe.sources))
+    location = [recipe.schedule.locate(position)[0] for position in range(samples)]
+    assert recipe.schedule.counts(samples) == tuple(location.count(source) for source in range(recipe.sources))
 
 
 @settings(max_examples=200)
@@ -144,8 +144,8 @@ def test_amendments_leave_no_gap_and_no_repeat_in_any_source(history):
     seen = count_one_by_one(schedule, range(reach))
     assert tuple(seen) == schedule.counts(reach)
     for begin in begins:
-        located = [schedule.locate(position)[0] for position in range(begin)]
-        assert schedule.counts(begin) == tuple(located.count(source) for source in range(schedule.sources))
+        location = [schedule.locate(position)[0] for position in range(begin)]
+        assert schedule.counts(begin) == tuple(location.count(source) for source in range(schedule.sources))
 
 
 @given(st.integers(0, 10**12), st.integers(1, 10**6), shares)

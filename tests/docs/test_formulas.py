@@ -35,7 +35,7 @@ def phases(draw):
     return draw(st.lists(one, min_size=1, max_size=3))
 
 
-def planned(parts, batch, samples):
+def make_plan(parts, batch, samples):
     entries = [f"nca:grid=4,patch=2,tokens={tokens},ramp={ramp},floor={float(f)}" for tokens, ramp, f in parts]
     return plan_training(read_blend(([*entries, "/text"], None)), LENGTH, samples, BatchBoundaries(batch))
 
@@ -50,7 +50,7 @@ def seen(splits, n):
 @given(phases(), st.integers(1, 64))
 def test_phases_end_and_give_samples_as_the_page_says(parts, batch):
     samples, splits = 3000, []
-    plan = planned(parts, batch, samples)
+    plan = make_plan(parts, batch, samples)
     for (tokens, ramp, f), phase in zip(parts, plan.phases, strict=True):
         wanted, r = ceil(Fraction(tokens, LENGTH)), ceil(Fraction(ramp, LENGTH))
         r += r % 2
@@ -69,7 +69,7 @@ def test_phases_end_and_give_samples_as_the_page_says(parts, batch):
 
 @given(phases(), st.integers(0, 2999))
 def test_a_sample_belongs_to_the_source_whose_count_it_raises_and_has_that_count_as_its_index(parts, position):
-    schedule = planned(parts, 8, 3000).schedule
+    schedule = make_plan(parts, 8, 3000).schedule
     source, index = schedule.locate(position)
     before, after = schedule.counts(position), schedule.counts(position + 1)
     assert [new - old for old, new in zip(before, after, strict=True)] == [int(place == source) for place in range(len(before))]

@@ -29,14 +29,14 @@ def launch(tmp_path):
 def test_nca_has_five_thousand_steps_of_its_own_batch_and_rate_and_the_text_as_many_as_alone(launch, capsys):
     tokenizer = ("--tokenizer-type", "NullTokenizer", "--vocab-size", "50257")
     assert main(["plan", "--strict", "--json", "--", *launch(), *tokenizer]) == 0
-    told = json.loads(capsys.readouterr().out)
-    nca, text = told["phases"]
+    result = json.loads(capsys.readouterr().out)
+    nca, text = result["phases"]
     assert (nca["tokens"], nca["last_iteration"]) == (164_003_840, 5005)
     assert text["last_iteration"] - nca["last_iteration"] == 17_166
     assert text["tokens"] == 17_166 * 512 * 1024
-    first = [rate for place, rate in zip(told["positions"], told["learning_rate"], strict=True) if place < nca["end"]]
+    first = [rate for place, rate in zip(result["positions"], result["learning_rate"], strict=True) if place < nca["end"]]
     assert max(first) == pytest.approx(1e-4, rel=1e-3)
-    assert told["warnings"] == []
+    assert result["warnings"] == []
 
 
 def test_the_other_arm_is_the_same_text_alone(launch, capsys):

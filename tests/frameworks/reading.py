@@ -26,14 +26,14 @@ def digest(sample: Any) -> str:
     return hashlib.sha256(sample["tokens"].numpy().tobytes()).hexdigest()[:16]
 
 
-def watch(kind: Any, name: str, *facts: str) -> None:
+def watch(kind: Any, name: str, *info: str) -> None:
     """Note what a kind of dataset gives in training."""
     original = kind.__getitem__
 
     def read(self: Any, idx: int) -> Any:
         sample = original(self, idx)
         if idx is not None and self.split is Split.train:
-            note(name, idx, digest(sample), *(getattr(self, fact) for fact in facts))
+            note(name, idx, digest(sample), *(getattr(self, fact) for fact in info))
         return sample
 
     kind.__getitem__ = read

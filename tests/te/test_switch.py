@@ -46,7 +46,7 @@ def delayed(request):
 def switch(training, parts=("embeddings",)):
     """What the transition does, in its order."""
     model = [training.model]
-    reinit.reinitialize(model, parts, SEED, optimizer.Masters(training.optimizer).take)
+    reinit.reinitialize(model, parts, SEED, optimizer.MasterWeights(training.optimizer).take)
     optimizer.reset_state(training.optimizer)
     return fp8.clear_histories(model)
 
@@ -56,7 +56,7 @@ class TestHistories:
         every = scaling_states()
         assert len(every) >= 8 * delayed.config.num_layers
         assert all(history.any() for history, _ in every)
-        assert switch(delayed) == fp8.Cleared(histories=len(every))
+        assert switch(delayed) == fp8.ClearedHistories(histories=len(every))
 
     def test_they_become_those_of_a_model_built_anew_in_place_and_scales_stay(self, delayed):
         before = [(history, history.data_ptr(), scale.clone(), scale.data_ptr()) for history, scale in scaling_states()]
@@ -95,7 +95,7 @@ class TestHistories:
         resumed = Training(recipe="delayed", **self.settings_of(delayed))
         resumed.model.module.load_state_dict(saved, strict=False)
         assert not scaling_states(), "the lists are empty until a step has run"
-        assert switch(resumed) == fp8.Cleared(histories=expected)
+        assert switch(resumed) == fp8.ClearedHistories(histories=expected)
 
     def settings_of(self, training):
         wanted = (
@@ -287,7 +287,7 @@ class TestFusedAdam:
 
     def test_a_new_weight_goes_into_the_master_that_is_there(self, adam):
         before = self.tensors(adam)
-        masters = optimizer.Masters(self.megatron(adam))
+        masters = optimizer.MasterWeights(self.megatron(adam))
         for weight in self.weights(adam):
             drawn = torch.randn(weight.shape)
             with torch.no_grad():
@@ -305,7 +305,7 @@ class TestFusedAdam:
         from transformer_engine.pytorch.optimizers import FusedAdam
 
         megatron = self.megatron(adam)
-        masters = optimizer.Masters(megatron)
+        masters = optimizer.MasterWeights(megatron)
         for weight in self.weights(adam):
             drawn = weight.detach().float().mul(0.5).bfloat16().float()
             with torch.no_grad():

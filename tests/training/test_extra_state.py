@@ -19,9 +19,9 @@ def test_versions_that_load(version):
 
 
 def test_a_launch_that_would_not_resume_is_told_what_to_set():
-    told = advice(DELAYED, "2.17.1", {})
-    assert told.startswith("Transformer Engine 2.17.1 will refuse to resume this run")
-    assert f"Set {VARIABLE}=1" in told
+    calls = advice(DELAYED, "2.17.1", {})
+    assert calls.startswith("Transformer Engine 2.17.1 will refuse to resume this run")
+    assert f"Set {VARIABLE}=1" in calls
 
 
 def test_without_a_version_at_hand_the_versions_are_named():

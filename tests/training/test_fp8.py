@@ -46,7 +46,7 @@ def test_delayed_scaling_forgets_what_it_has_seen_in_place_and_keeps_its_scales(
     forward, backward = scaling(), scaling()
     histories = [state.amax_history for state in (forward, backward)]
     model = torch.nn.Sequential(Linear(scaling_fwd=forward, scaling_bwd=backward), torch.nn.Linear(2, 2))
-    assert fp8.clear_histories([model]) == fp8.Cleared(histories=2)
+    assert fp8.clear_histories([model]) == fp8.ClearedHistories(histories=2)
     for state, history in zip((forward, backward), histories, strict=True):
         assert state.amax_history is history
         assert not history.any()
@@ -76,7 +76,7 @@ def test_scaling_without_a_history_has_nothing_to_forget():
 
 
 def test_a_module_that_has_not_run_in_fp8_is_passed_over():
-    assert fp8.clear_histories([Linear(), torch.nn.Linear(2, 2)]) == fp8.Cleared()
+    assert fp8.clear_histories([Linear(), torch.nn.Linear(2, 2)]) == fp8.ClearedHistories()
 
 
 def test_every_chunk_is_reached():
@@ -93,7 +93,7 @@ def test_what_transformer_engine_lists_and_no_module_holds_is_cleared_and_told(l
     own, other = scaling(), scaling()
     lists(own, other)
     cleared = fp8.clear_histories([Linear(scaling_fwd=own)])
-    assert cleared == fp8.Cleared(histories=2, elsewhere=1)
+    assert cleared == fp8.ClearedHistories(histories=2, elsewhere=1)
     assert not other.amax_history.any()
     assert "warning: 1 of them belong to no module" in str(cleared)
 
@@ -101,4 +101,4 @@ def test_what_transformer_engine_lists_and_no_module_holds_is_cleared_and_told(l
 def test_lists_that_name_the_model_s_own_histories_say_nothing_new(lists):
     own = scaling()
     lists(own)
-    assert fp8.clear_histories([Linear(scaling_fwd=own)]) == fp8.Cleared(histories=1)
+    assert fp8.clear_histories([Linear(scaling_fwd=own)]) == fp8.ClearedHistories(histories=1)

@@ -78,7 +78,7 @@ def take(leaf, parameter, weight):
     """Give a parameter a new weight as the transition does: first itself, then its copies."""
     with torch.no_grad():
         parameter.copy_(weight)
-    optimizer.Masters(leaf).take(parameter, weight)
+    optimizer.MasterWeights(leaf).take(parameter, weight)
 
 
 def test_masters_take_the_weight_as_it_was_drawn_and_others_keep_every_bit():
@@ -163,11 +163,11 @@ def test_a_remainder_at_a_tie_is_at_most_a_float32_s_last_bit_off(bits):
 
 def test_a_master_of_fewer_bits_is_left_to_the_optimizer_that_scales_it():
     parameter, leaf, _ = precision_aware(torch.ones(6, dtype=torch.float16))
-    told = []
-    leaf.optimizer.set_scaled_state = lambda shard, name, values: told.append((shard, name, values))
+    calls = []
+    leaf.optimizer.set_scaled_state = lambda shard, name, values: calls.append((shard, name, values))
     weight = draw(4, 2)
     take(leaf, parameter, weight)
-    ((shard, name, values),) = told
+    ((shard, name, values),) = calls
     assert shard is leaf.shard_float16_groups[0][0]
     assert name == "master_param"
     assert torch.equal(values, weight.flatten()[1:7])

@@ -21,11 +21,11 @@ from megatron_nca.cli.common import (
     OK,
     UsageError,
     add_command,
+    at_least,
     finite,
     print_json,
     progress,
     table,
-    whole,
 )
 from megatron_nca.cli.launch.speed import tokens_a_core
 from megatron_nca.data.band import check_band
@@ -47,8 +47,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the subcommand."""
     parser = add_command(subparsers, "bench", run, "tokens a second of entries on this machine", EXAMPLES)
     parser.add_argument("entries", nargs="*", default=ENTRIES, metavar="ENTRY", help="(default: the paper's three bands)")
-    parser.add_argument("--seq-length", type=whole(1, LONGEST), default=1024, help="tokens of a sample (default: 1024)")
-    parser.add_argument("--processes", type=whole(1, MOST_PROCESSES), help="that generate at once (default: as many as cores)")
+    parser.add_argument("--seq-length", type=at_least(1, LONGEST), default=1024, help="tokens of a sample (default: 1024)")
+    parser.add_argument(
+        "--processes", type=at_least(1, MOST_PROCESSES), help="that generate at once (default: as many as cores)"
+    )
     parser.add_argument("--seconds", type=finite, default=1.0, help="of each measurement (default: 1)")
     parser.add_argument("--all", action="store_true", help="print the tables of docs/performance.md instead; takes minutes")
     parser.add_argument("--quick", action="store_true", help="with --all: fewer rounds")

@@ -13,13 +13,13 @@ from megatron_nca.cli.common import (
     UsageError,
     add_command,
     add_source_arguments,
+    at_least,
     check_folder,
     check_room,
     make_source,
     need,
     print_json,
     progress,
-    whole,
 )
 from megatron_nca.cli.launch.tokenizer import add_tokenizer_arguments, read_vocabulary
 from megatron_nca.data.batches import BatchBoundaries
@@ -42,9 +42,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = add_command(subparsers, "build", run, "write an offline corpus as Megatron's .bin and .idx", EXAMPLES)
     parser.add_argument("entry", help="as in --data-path, such as nca:domain=code")
     parser.add_argument("--output", type=Path, required=True, metavar="PREFIX", help="of the .bin and .idx")
-    parser.add_argument("--tokens", type=whole(1), help="how many, rounded up to samples (default: the entry's tokens=)")
-    parser.add_argument("--seq-length", type=whole(1, LONGEST), default=1024, help="of the run to come (default: 1024)")
-    parser.add_argument("--processes", type=whole(1, MOST_PROCESSES), default=1, help="that make trajectories (default: 1)")
+    parser.add_argument("--tokens", type=at_least(1), help="how many, rounded up to samples (default: the entry's tokens=)")
+    parser.add_argument("--seq-length", type=at_least(1, LONGEST), default=1024, help="of the run to come (default: 1024)")
+    parser.add_argument("--processes", type=at_least(1, MOST_PROCESSES), default=1, help="that make trajectories (default: 1)")
     add_source_arguments(parser)
     add_tokenizer_arguments(parser)
 

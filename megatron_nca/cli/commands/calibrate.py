@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from megatron_nca.automaton.config import NCAConfig, format_setting
 from megatron_nca.automaton.source import NCASource
-from megatron_nca.cli.common import DEFAULT_SEED, FINDING, OK, add_command, check_output, print_json, progress, whole
+from megatron_nca.cli.common import DEFAULT_SEED, FINDING, OK, add_command, at_least, check_output, print_json, progress
 from megatron_nca.data.calibration import Match, calibrate, probe_tokens
 from megatron_nca.data.entry import parse_entry
 
@@ -34,7 +34,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = add_command(subparsers, "calibrate", run, "the complexity of your own text, and the band that matches", EXAMPLES)
     parser.add_argument("prefixes", nargs="+", metavar="PREFIX", help="tokenised texts, as in --data-path")
     parser.add_argument("--entry", default="nca:", help="the process; its band is not used (default: nca:)")
-    parser.add_argument("--rules", type=whole(100, MOST_RULES), default=2000, help="random rules beside them (default: 2000)")
+    parser.add_argument(
+        "--rules", type=at_least(100, MOST_RULES), default=2000, help="random rules beside them (default: 2000)"
+    )
     parser.add_argument("--output", type=Path, metavar="PNG", help="draw the histograms of both")
 
 

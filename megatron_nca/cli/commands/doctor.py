@@ -20,7 +20,7 @@ from megatron_nca.automaton.config import NCAConfig
 from megatron_nca.automaton.source import NCASource
 from megatron_nca.cli.common import FINDING, OK, add_command, print_json
 from megatron_nca.data.entry import parse_entry
-from megatron_nca.data.fingerprint import fingerprint, with_judgement
+from megatron_nca.data.fingerprint import fingerprint, with_complexity
 from megatron_nca.errors import EnvironmentMismatchError
 from megatron_nca.frameworks.seams import SEAMS
 from megatron_nca.patching import is_importable
@@ -61,21 +61,21 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check, print, and return 1 if a check failed."""
     entries = [parse_entry(entry) for entry in FINGERPRINT_ENTRIES]
-    own = with_judgement(fingerprint(entries, FINGERPRINT_SEED), entries, FINGERPRINT_SEED)
+    fingerprint = with_complexity(fingerprint(entries, FINGERPRINT_SEED), entries, FINGERPRINT_SEED)
     if args.fingerprint:
         if args.json:
-            print_json({"fingerprint": own, "as_expected": args.expect in (None, own)})
+            print_json({"fingerprint": fingerprint, "as_expected": args.expect in (None, fingerprint)})
         else:
-            print(own)
-        return OK if args.expect in (None, own) else FINDING
-    found = checks(own, args.expect)
+            print(fingerprint)
+        return OK if args.expect in (None, fingerprint) else FINDING
+    found = checks(fingerprint, args.expect)
     failed = any(check.state == FAILED for check in found)
     if args.json:
         print_json({
-            "versions": versions(), "checks": [asdict(check) for check in found], "fingerprint": own, "healthy": not failed,
+            "versions": versions(), "checks": [asdict(check) for check in found], "fingerprint": fingerprint, "healthy": not failed,
         })  # fmt: skip
     else:
-        _print(found, own)
+        _print(found, fingerprint)
     return FINDING if failed else OK
 
 
@@ -89,19 +89,19 @@ def versions() -> dict[str, str | None]:
     return found | {package: _version(package) for package in PACKAGES}
 
 
-def checks(own: str, expected: str | None = None) -> list[Check]:
+def checks(fingerprint: str, expected: str | None = None) -> list[Check]:
     """Make every check.
 
     Args:
-        own: This machine's fingerprint.
+        fingerprint: This machine's fingerprint.
         expected: What it should be, or None.
     """
     found = [_checked("complexity score", known_sizes.check_sizes, "sizes the known inputs as every machine does")]
     found.append(_checked("engines", _compare_engines, "the compiled engine makes the reference's tokens"))
     found += [_kernel_cache(), _megatron_core(), _megatron_lm(), _transformer_engine()]
     if expected is not None:
-        detail = "as expected" if own == expected else f"is {own}, expected {expected}; run every node from one image"
-        found.append(Check("fingerprint", OK_MARK if own == expected else FAILED, detail))
+        detail = "as expected" if fingerprint == expected else f"is {own}, expected {expected}; run every node from one image"
+        found.append(Check("fingerprint", OK_MARK if fingerprint == expected else FAILED, detail))
     return found
 
 
@@ -173,7 +173,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _print(found: list[Check], own: str) -> None:
+def _print(found: list[Check], fingerprint: str) -> None:
     listed = versions()
     width = max(map(len, [*listed, *(check.name for check in found)]))
     for package, version in listed.items():

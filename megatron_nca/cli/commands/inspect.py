@@ -7,8 +7,18 @@ from collections.abc import Iterator
 from typing import Any
 
 from megatron_nca.automaton.config import format_setting
-from megatron_nca.automaton.statistics import Statistics, measure, of_the_paper
-from megatron_nca.cli.common import LONGEST, OK, add_command, add_source_arguments, make_source, need, print_json, table, whole
+from megatron_nca.automaton.statistics import Statistics, measure, paper_statistics
+from megatron_nca.cli.common import (
+    LONGEST,
+    OK,
+    add_command,
+    add_source_arguments,
+    at_least,
+    make_source,
+    need,
+    print_json,
+    table,
+)
 from megatron_nca.cli.launch.tokenizer import add_tokenizer_arguments, read_vocabulary
 from megatron_nca.data.domain import read_entry
 from megatron_nca.data.entry import NCAEntry
@@ -32,11 +42,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add the subcommand."""
     parser = add_command(subparsers, "inspect", run, "samples as Megatron will see them, and statistics", EXAMPLES)
     parser.add_argument("entry", help="as in --data-path, such as nca:domain=code")
-    parser.add_argument("--seq-length", type=whole(1, LONGEST), default=1024, help="tokens of a sample (default: 1024)")
-    parser.add_argument("--first", type=whole(0), default=0, help="number of the first sample (default: 0)")
-    parser.add_argument("--samples", type=whole(1, MOST_SAMPLES), default=1, help="samples to show (default: 1)")
-    parser.add_argument("--tokens", type=whole(1), default=48, help="tokens of each to show (default: 48)")
-    parser.add_argument("--rules", type=whole(1, MOST_RULES), default=1000, help="rules to measure (default: 1000)")
+    parser.add_argument("--seq-length", type=at_least(1, LONGEST), default=1024, help="tokens of a sample (default: 1024)")
+    parser.add_argument("--first", type=at_least(0), default=0, help="number of the first sample (default: 0)")
+    parser.add_argument("--samples", type=at_least(1, MOST_SAMPLES), default=1, help="samples to show (default: 1)")
+    parser.add_argument("--tokens", type=at_least(1), default=48, help="tokens of each to show (default: 48)")
+    parser.add_argument("--rules", type=at_least(1, MOST_RULES), default=1000, help="rules to measure (default: 1000)")
     add_source_arguments(parser)
     add_tokenizer_arguments(parser)
 
@@ -51,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     samples = [_describe(dataset, args.first + place) for place in range(args.samples)]
     source = make_source(entry, args)
     found = measure(entry.config, source.probes(range(args.rules)))
-    acceptance, paper = source.acceptance(args.rules), of_the_paper(entry.config)
+    acceptance, paper = source.acceptance(args.rules), paper_statistics(entry.config)
     if args.json:
         print_json({
             "entry": entry.text, "process": entry.config.to_uri(), "samples": samples, "rules": args.rules,

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from megatron_nca.cli.common import FINDING, OK, UsageError, add_command, check_output, print_json, table, whole
+from megatron_nca.cli.common import FINDING, OK, UsageError, add_command, at_least, check_output, print_json, table
 from megatron_nca.cli.launch.findings import problems, warnings
 from megatron_nca.cli.launch.reading import Launch, add_launch_arguments, parts_of, read_launch
 from megatron_nca.cli.launch.speed import tokens_a_core
@@ -19,8 +19,8 @@ from megatron_nca.errors import CurriculumError, NCAError
 from megatron_nca.stacks import MEGATRON_LM
 from megatron_nca.training.data_paths import SPLITS
 from megatron_nca.training.extra_state import advice, installed_version
-from megatron_nca.training.facts import RunFacts
 from megatron_nca.training.options import Options, take_arguments
+from megatron_nca.training.run_info import RunInfo
 from megatron_nca.training.validating import validate
 
 EXAMPLES = """  megatron-nca plan --data-path nca:tokens=164M /data/owt_text_document --seq-length 1024 \\
@@ -45,7 +45,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--checkpoint", type=Path, metavar="DIR", help="what a run has read so far, and what it or a launch will add"
     )
     parser.add_argument("--strict", action="store_true", help="end with exit code 3 where there is a warning")
-    parser.add_argument("--tokens-per-second", type=whole(1), metavar="N", help="of training; tells the generator cores needed")
+    parser.add_argument(
+        "--tokens-per-second", type=at_least(1), metavar="N", help="of training; tells the generator cores needed"
+    )
     add_launch_arguments(parser)
     add_tokenizer_arguments(parser)
     parser.add_argument("launch", nargs="*", metavar="-- LAUNCH", help="a whole command line")
@@ -89,10 +91,10 @@ def _exit_code(described: dict[str, Any], strict: bool) -> int:
     return STRICT if strict and described["warnings"] else OK
 
 
-def _facts(launch: Launch) -> RunFacts:
+def _info(launch: Launch) -> RunInfo:
     """Return what Megatron-LM's arguments tell of a run, as its adapter does once they are validated."""
     args = launch.args
-    return RunFacts(
+    return RunInfo(
         loader=args.dataloader_type, blends=launch.blends, validation_sets_apart=args.multiple_validation_sets,
         global_batch_size=args.global_batch_size, micro_batch_size=args.micro_batch_size, sequence_length=args.seq_length,
         train_samples=args.train_samples, train_iterations=args.train_iters, text_warmup_fraction=args.lr_warmup_fraction,
@@ -105,7 +107,7 @@ def _describe(launch: Launch, args: argparse.Namespace) -> tuple[Plan, dict[str,
     from megatron_nca.data.vocabulary import token_ids
 
     options = Options.read({key: value for key, value in take_arguments(launch.args).items() if value is not None}, MEGATRON_LM)
-    validate(options, _facts(launch), MEGATRON_LM)
+    validate(options, _info(launch), MEGATRON_LM)
     length = launch.args.seq_length
     curricula = [_curriculum(launch, split, blend) for split, blend in zip(SPLITS, launch.blends, strict=True)]
     train, *held_out = curricula

@@ -11,13 +11,13 @@ from megatron_nca.cli.common import (
     UsageError,
     add_command,
     add_source_arguments,
+    at_least,
     check_output,
     make_source,
     print_json,
-    whole,
 )
 from megatron_nca.cli.pictures.drawing import Trajectories, draw_gif, draw_png
-from megatron_nca.cli.pictures.terminal import lines, wants_color
+from megatron_nca.cli.pictures.terminal import lines, use_color
 from megatron_nca.data.domain import read_entry
 from megatron_nca.data.entry import NCAEntry
 
@@ -38,9 +38,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--html", type=Path, metavar="FILE", help="a self-contained page")
     parser.add_argument("--text", action="store_true", help="print to the terminal")
     parser.add_argument("--color", choices=("auto", "always", "never"), default="auto", help="of --text (default: auto)")
-    parser.add_argument("--rules", type=whole(1), default=8, help="how many (default: 8)")
-    parser.add_argument("--frames", type=whole(1), help="of each (default: 12; in an animation or page 40)")
-    parser.add_argument("--first", type=whole(0), default=0, help="number of the first trajectory (default: 0)")
+    parser.add_argument("--rules", type=at_least(1), default=8, help="how many (default: 8)")
+    parser.add_argument("--frames", type=at_least(1), help="of each (default: 12; in an animation or page 40)")
+    parser.add_argument("--first", type=at_least(0), default=0, help="number of the first trajectory (default: 0)")
     add_source_arguments(parser)
 
 
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         print_json(_described(shown, written))
         return OK
     if args.text:
-        for line in lines(shown, wants_color(args.color)):
+        for line in lines(shown, use_color(args.color)):
             print(line)
     for path in written:
         print(f"wrote {path}")

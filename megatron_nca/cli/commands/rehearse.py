@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from megatron_nca.cli.common import FINDING, OK, UsageError, add_command, need, print_json, whole
+from megatron_nca.cli.common import FINDING, OK, UsageError, add_command, at_least, need, print_json
 
 if TYPE_CHECKING:
     from megatron_nca.data.curriculum import Plan
@@ -39,7 +39,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--megatron", type=Path, metavar="DIR", help="a checkout of Megatron-LM (default: the script's folder)")
     parser.add_argument("--text", metavar="PREFIX", help="a text to read where one of the launch is not on this machine")
-    parser.add_argument("--nodes", type=whole(1), metavar="N", help="of the launch, where a script or a file leaves it open")
+    parser.add_argument("--nodes", type=at_least(1), metavar="N", help="of the launch, where a script or a file leaves it open")
     parser.add_argument("--folder", type=Path, metavar="DIR", help="keep checkpoints and logs there (default: a temporary one)")
     parser.add_argument("launch", nargs="*", metavar="-- LAUNCH", help="a command line, a script, or a file of flags")
 
@@ -92,8 +92,8 @@ def _rehearse(args: argparse.Namespace, launch: Launch, checkout: Checkout, fold
     switch = real_switch(plans[0]) if plans else None
     seconds = time.monotonic() - begun
     if args.json:
-        told = [{"name": check.name, "state": check.state, "detail": check.detail} for check in done]
-        print_json({"good": not failed, "checks": told, "switch": switch, "left_out": rehearsal.differences(),
+        checks = [{"name": check.name, "state": check.state, "detail": check.detail} for check in done]
+        print_json({"good": not failed, "checks": checks, "switch": switch, "left_out": rehearsal.differences(),
                     "seconds": round(seconds, 1)})  # fmt: skip
     else:
         for line in _closing(rehearsal, switch, failed, seconds):
@@ -122,7 +122,7 @@ def _checks(rehearsal: Rehearsal, plans: list[Plan]) -> Iterator[Check]:
     yield arguments
     if arguments.state == FAILED:
         return
-    problem, warnings = judged_by_plan(rehearsal.launch.flags, rehearsal.told.get("vocabulary"))
+    problem, warnings = plan_problems(rehearsal.launch.flags, rehearsal.resolved.get("vocabulary"))
     if problem is not None:
         yield Part("plan", FAILED, problem)
         return
@@ -146,7 +146,7 @@ def plan_of(flags: Sequence[str]) -> Plan:
     )
 
 
-def judged_by_plan(flags: Sequence[str], vocabulary: object) -> tuple[str | None, Sequence[str]]:
+def plan_problems(flags: Sequence[str], vocabulary: object) -> tuple[str | None, Sequence[str]]:
     """Return what ``plan`` has against a launch, or None, and what it warns of."""
     from megatron_nca.cli.main import main
 
@@ -156,8 +156,8 @@ def judged_by_plan(flags: Sequence[str], vocabulary: object) -> tuple[str | None
         code = main(["plan", "--json", *known, "--", *flags])
     if lines := problems.getvalue().strip().splitlines():
         return lines[-1], ()
-    told = json.loads(printed.getvalue())
-    return None if code == OK else "; ".join(told["problems"]), told["warnings"]
+    plan = json.loads(printed.getvalue())
+    return None if code == OK else "; ".join(plan["problems"]), plan["warnings"]
 
 
 def read(words: Sequence[str], checkout: Path | None, nodes: int | None) -> Launch:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from megatron_nca.cli.common import OK, add_command, check_folder, check_room, finite, need, print_json, progress, whole
+from megatron_nca.cli.common import OK, add_command, at_least, check_folder, check_room, finite, need, print_json, progress
 from megatron_nca.stacks import MEGATRON_LM
 from megatron_nca.training.options import BY_NAME, Options, add_argument
 
@@ -29,12 +29,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--load", type=Path, required=True, metavar="DIR", help="what the NCA run was given as --save")
     parser.add_argument("--save", type=Path, required=True, metavar="DIR", help="the new checkpoint; must not exist")
-    parser.add_argument("--ckpt-step", type=whole(1), metavar="N", help="iteration to take (default: the latest)")
+    parser.add_argument("--ckpt-step", type=at_least(1), metavar="N", help="iteration to take (default: the latest)")
     add_argument(parser, BY_NAME["reinit"], "--reinit")
     parser.add_argument(
-        "--padded-vocab-size", type=whole(1), metavar="N", help="of the text run's tokenizer (default: the checkpoint's)"
+        "--padded-vocab-size", type=at_least(1), metavar="N", help="of the text run's tokenizer (default: the checkpoint's)"
     )
-    parser.add_argument("--seed", type=whole(0), help="of the new weights (default: the checkpoint's --seed)")
+    parser.add_argument("--seed", type=at_least(0), help="of the new weights (default: the checkpoint's --seed)")
     parser.add_argument(
         "--init-method-std", type=_deviation, metavar="STD", help="of the new weights (default: the checkpoint's)"
     )
@@ -45,22 +45,22 @@ def run(args: argparse.Namespace) -> int:
     parts = Options.read({"reinit": args.reinit}, STACK).reinit
     check_folder("--save", args.save)
     need("torch", extra="megatron")
-    from megatron_nca.checkpoints.transfer import Wish, transfer
+    from megatron_nca.checkpoints.transfer import TransferRequest, transfer
 
     @contextmanager
-    def watch(total: int) -> Iterator:
+    def monitor(total: int) -> Iterator:
         check_room("--save", args.save, total)
         with progress("transfer", total, "B", shown=not args.json) as advance:
             yield advance
 
-    wish = Wish(parts, args.seed, args.padded_vocab_size, args.init_method_std)
-    done = transfer(args.load, args.save, wish, watch, args.ckpt_step)
+    request = TransferRequest(parts, args.seed, args.padded_vocab_size, args.init_method_std)
+    done = transfer(args.load, args.save, request, monitor, args.ckpt_step)
     described = {"load": str(args.load), "save": str(args.save), "reinit": list(parts), **vars(done)}
     if args.json:
         print_json(described)
         return OK
     print(f"{args.load}: {done.format}, iteration {done.iteration:,}, {done.consumed_samples:,} samples")
-    for name, shape in done.renewed.items():
+    for name, shape in done.reinitialized.items():
         print(f"new: {name} ({', '.join(map(str, shape))})")
     print(
         f"FP8 histories cleared in {done.scaling_states} modules, scales kept; no optimizer, random or learning-rate state kept"

@@ -18,7 +18,7 @@ from megatron_nca.data.continuing import plan_start, unread_blend
 from megatron_nca.data.curriculum import Curriculum, Plan, read_blend
 from megatron_nca.data.identity import text_identity
 from megatron_nca.data.mixture import mixture_of, shares_of
-from megatron_nca.data.run import DataFacts
+from megatron_nca.data.run import DataInfo
 from megatron_nca.errors import NCAError
 from megatron_nca.training.record import Record
 
@@ -58,21 +58,21 @@ def _continued(record: Record, args: argparse.Namespace) -> tuple[Plan, float]:
     launch = read_launch(args, args.launch)
     assert launch.blends[0] is not None
     curriculum = read_blend(launch.blends[0]).measured()
-    facts = DataFacts(
+    info = DataInfo(
         consumed_samples=consumed, batches_from=consumed, ended_phases=record.ends_until(consumed), history=history,
         texts=record.texts or (), amends=bool(getattr(launch.args, "nca_amend_curriculum", False)),
     )  # fmt: skip
-    blended = _blended(curriculum, facts, record.sequence_length)
+    blended = _blended(curriculum, info, record.sequence_length)
     boundaries = BatchBoundaries(begin=consumed, steps=launch.boundaries.steps)
     plan = plan_start(
-        curriculum, record.sequence_length, launch.samples, boundaries, facts, blended, text_identity
+        curriculum, record.sequence_length, launch.samples, boundaries, info, blended, text_identity
     )  # fmt: skip
     return plan, _train_part(launch.args)
 
 
-def _blended(curriculum: Curriculum, facts: DataFacts, sequence_length: int) -> Blended:
+def _blended(curriculum: Curriculum, info: DataInfo, sequence_length: int) -> Blended:
     """Return what the members of Megatron's blend have given, within a sample of what its index will say."""
-    found = unread_blend(curriculum, facts, sequence_length)
+    found = unread_blend(curriculum, info, sequence_length)
     if found is None:
         return {}
     source, samples = found
@@ -81,13 +81,13 @@ def _blended(curriculum: Curriculum, facts: DataFacts, sequence_length: int) -> 
 
 
 def _sources(plan: Plan, consumed: int, share: float) -> Iterator[dict[str, Any]]:
-    given, planned = plan.schedule.counts(consumed), plan.schedule.counts(max(plan.samples, consumed))
+    given, total = plan.schedule.counts(consumed), plan.schedule.counts(max(plan.samples, consumed))
     length = plan.sequence_length
     reached = plan.schedule.reached(consumed), plan.schedule.reached(max(plan.samples, consumed))
     for number, source in enumerate(plan.sources):
         tokens = None if source.is_nca or len(source.prefixes) != 1 else _tokens_of(source.prefixes[0])
         epochs = [None if not tokens else counts[number] * length / (tokens * share) for counts in reached]
-        added = planned[number] - given[number]
+        added = total[number] - given[number]
         yield {
             "source": source.name, "samples": given[number], "tokens": given[number] * length, "epochs": epochs[0],
             "added_samples": added, "added_tokens": added * length, "epochs_at_end": epochs[1],

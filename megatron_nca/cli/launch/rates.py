@@ -50,7 +50,7 @@ def learning_rates(launch: Launch, options: Options, plan: Plan, positions: Sequ
 
 def _in_samples_of_phases(launch: Launch, options: Options, plan: Plan) -> Launch:
     """Count a schedule in samples, where phases have batches of their own, as the launch does."""
-    if not plan.batches.own or launch.args.train_samples is not None:
+    if not plan.batches.phase_batches or launch.args.train_samples is not None:
         return launch
     args = copy.copy(launch.args)
     run_length.give_samples(args, plan, options.text_restarts)

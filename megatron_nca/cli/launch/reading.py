@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from megatron_nca.cli.common import UsageError, finite, whole
-from megatron_nca.cli.launch.schedule import Growing, split_parts, stepwise_sizes
+from megatron_nca.cli.common import UsageError, at_least, finite
+from megatron_nca.cli.launch.schedule import RampupBatches, split_parts, stepwise_sizes
 from megatron_nca.cli.launch.tokenizer import add_tokenizer_of_launch
 from megatron_nca.data.batches import BatchBoundaries, run_steps
 from megatron_nca.data.curriculum import Blend
@@ -61,15 +61,15 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--mock-data", action="store_true", help=argparse.SUPPRESS)
     data.add_argument("--multiple-validation-sets", action="store_true", help="validation sets are read one by one")
     data.add_argument("--split", help="shares of train, valid and test (default: Megatron-LM's, 969, 30, 1)")
-    data.add_argument("--seq-length", type=whole(1), help="tokens of a sample")
-    data.add_argument("--global-batch-size", type=whole(1), help="samples of a step")
-    data.add_argument("--rampup-batch-size", nargs="+", type=whole(1), metavar="N", help="start, increment, samples")
+    data.add_argument("--seq-length", type=at_least(1), help="tokens of a sample")
+    data.add_argument("--global-batch-size", type=at_least(1), help="samples of a step")
+    data.add_argument("--rampup-batch-size", nargs="+", type=at_least(1), metavar="N", help="start, increment, samples")
     data.add_argument("--step-batch-size-schedule", metavar="TOKENS:SIZE", help="batch sizes by tokens, as in '0:256 10B:512'")
-    data.add_argument("--train-samples", type=whole(1), help="length of the run")
-    data.add_argument("--train-iters", type=whole(1), help="likewise, in iterations")
+    data.add_argument("--train-samples", type=at_least(1), help="length of the run")
+    data.add_argument("--train-iters", type=at_least(1), help="likewise, in iterations")
     data.add_argument("--dataloader-type", default="single", help=argparse.SUPPRESS)
-    data.add_argument("--micro-batch-size", type=whole(1), help=argparse.SUPPRESS)
-    data.add_argument("--eval-iters", type=whole(0), default=100, help=argparse.SUPPRESS)
+    data.add_argument("--micro-batch-size", type=at_least(1), help=argparse.SUPPRESS)
+    data.add_argument("--eval-iters", type=at_least(0), default=100, help=argparse.SUPPRESS)
     data.add_argument("--fp8-format", dest="fp8", help=argparse.SUPPRESS)
     data.add_argument("--fp8-recipe", help=argparse.SUPPRESS)
     rate = parser.add_argument_group("its learning rate, as in Megatron-LM")
@@ -82,8 +82,8 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     rate.add_argument("--lr-warmup-init", type=finite, default=0.0)
     rate.add_argument("--lr-warmup-fraction", type=finite)
     for name in ("decay", "warmup", "wsd-decay"):
-        rate.add_argument(f"--lr-{name}-iters", type=whole(0))
-        rate.add_argument(f"--lr-{name}-samples", type=whole(0))
+        rate.add_argument(f"--lr-{name}-iters", type=at_least(0))
+        rate.add_argument(f"--lr-{name}-samples", type=at_least(0))
     add_arguments(parser)
 
 
@@ -165,16 +165,16 @@ def _boundaries(args: argparse.Namespace) -> BatchBoundaries:
     if len(args.rampup_batch_size) != 3:
         raise UsageError("--rampup-batch-size takes three numbers: start, increment and samples")
     try:
-        return BatchBoundaries(steps=run_steps(_growing(args)))
+        return BatchBoundaries(steps=run_steps(_rampup(args)))
     except ValueError as error:
         raise UsageError(f"--rampup-batch-size {' '.join(map(str, args.rampup_batch_size))}: {error}") from None
 
 
-def _growing(args: argparse.Namespace) -> Growing:
+def _rampup(args: argparse.Namespace) -> RampupBatches:
     start, increment, samples = args.rampup_batch_size
     if (args.global_batch_size - start) // increment > MOST_SIZES:
         raise ValueError(f"grows in more than {MOST_SIZES:,} steps; give a larger increment")
-    return Growing(start, increment, samples, args.global_batch_size)
+    return RampupBatches(start, increment, samples, args.global_batch_size)
 
 
 def in_samples(launch: Launch, name: str) -> int | None:

@@ -87,7 +87,7 @@ _DECAYS: dict[str, Any] = {
 
 
 @dataclass
-class Growing:
+class RampupBatches:
     """Batches that grow, with the names and the law of Megatron's calculator of ``--rampup-batch-size``.
 
     Attributes:

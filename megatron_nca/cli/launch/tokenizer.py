@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from megatron_nca.cli.common import UsageError, whole
+from megatron_nca.cli.common import UsageError, at_least
 
 DEFAULT_VOCAB_SIZE = 50_257
 """GPT-2's, whose last id is its end of document."""
@@ -42,8 +42,8 @@ def add_tokenizer_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that tell a command about the run's tokenizer."""
     group = parser.add_argument_group("the run's tokenizer, which decides the ids of the tokens (default: GPT-2's 50,257 ids)")
     group.add_argument("--tokenizer", metavar="PATH", help="a Hugging Face tokenizer.json, or the folder that holds it")
-    group.add_argument("--vocab-size", type=whole(1), help="number of ids, special ones included")
-    group.add_argument("--eod", type=whole(0), metavar="ID", help="end of document (default: the last id, or the file's)")
+    group.add_argument("--vocab-size", type=at_least(1), help="number of ids, special ones included")
+    group.add_argument("--eod", type=at_least(0), metavar="ID", help="end of document (default: the last id, or the file's)")
     group.add_argument("--special-ids", metavar="ID,ID", default="", help="ids that must not be used")
 
 
@@ -66,15 +66,15 @@ def add_tokenizer_of_launch(parser: argparse.ArgumentParser) -> None:
     """Add Megatron-LM's own arguments that tell about the tokenizer, to read a whole command line."""
     for name in ("--tokenizer-type", "--tokenizer-model"):
         parser.add_argument(name)
-    parser.add_argument("--vocab-size", type=whole(1))
+    parser.add_argument("--vocab-size", type=at_least(1))
 
 
-def read_vocabulary_of(own: argparse.Namespace, launch: argparse.Namespace) -> tuple[Vocabulary, str]:
+def read_vocabulary_of(args: argparse.Namespace, launch: argparse.Namespace) -> tuple[Vocabulary, str]:
     """Make the vocabulary of a command's own arguments or, where they say nothing, of a launch's.
 
     Args:
-        own: With ``add_tokenizer_arguments``.
-        launch: With ``add_tokenizer_of_launch``, or ``own`` again.
+        args: With ``add_tokenizer_arguments``.
+        launch: With ``add_tokenizer_of_launch``, or ``args`` again.
 
     Returns:
         The vocabulary, and where it comes from, for people.
@@ -82,15 +82,15 @@ def read_vocabulary_of(own: argparse.Namespace, launch: argparse.Namespace) -> t
     Raises:
         UsageError: As ``read_vocabulary``.
     """
-    if own.tokenizer or own.vocab_size is not None:
-        return read_vocabulary(own), "--tokenizer" if own.tokenizer else "--vocab-size"
+    if args.tokenizer or args.vocab_size is not None:
+        return read_vocabulary(args), "--tokenizer" if args.tokenizer else "--vocab-size"
     model = getattr(launch, "tokenizer_model", None)
     if model and str(launch.tokenizer_type).startswith("HuggingFace") and _is_local(Path(model)):
-        return read_vocabulary(argparse.Namespace(**{**vars(own), "tokenizer": model})), "--tokenizer-model of the launch"
+        return read_vocabulary(argparse.Namespace(**{**vars(args), "tokenizer": model})), "--tokenizer-model of the launch"
     size = getattr(launch, "vocab_size", None)
     if size is not None:
-        return read_vocabulary(argparse.Namespace(**{**vars(own), "vocab_size": size})), "--vocab-size of the launch"
-    return read_vocabulary(own), "assumed, GPT-2's; --tokenizer or --vocab-size tells"
+        return read_vocabulary(argparse.Namespace(**{**vars(args), "vocab_size": size})), "--vocab-size of the launch"
+    return read_vocabulary(args), "assumed, GPT-2's; --tokenizer or --vocab-size tells"
 
 
 def _is_local(path: Path) -> bool:
@@ -114,10 +114,10 @@ def _checked(size: int, eod: int, special: Sequence[int]) -> Vocabulary:
 def _from_file(path: Path, eod: int | None, special: Sequence[int]) -> Vocabulary:
     path = path / "tokenizer.json" if path.is_dir() else path
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        added = {token["content"]: int(token["id"]) for token in told.get("added_tokens", ())}
-        marked = [int(token["id"]) for token in told.get("added_tokens", ()) if token.get("special")]
-        vocab = told["model"]["vocab"]
+        content = json.loads(path.read_text(encoding="utf-8"))
+        added = {token["content"]: int(token["id"]) for token in content.get("added_tokens", ())}
+        marked = [int(token["id"]) for token in content.get("added_tokens", ()) if token.get("special")]
+        vocab = content["model"]["vocab"]
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--tokenizer {path}: cannot be read ({error}); give a tokenizer.json") from None
     except (ValueError, KeyError, TypeError, AttributeError):

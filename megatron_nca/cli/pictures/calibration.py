@@ -49,8 +49,8 @@ def _draw_panel(axes: Any, match: Match) -> None:
     # One panel's dead rules, all at one ratio, would press everything else flat.
     axes.set(ylim=(0, 1.15 * text.max()), title=Path(match.text.prefix).name)
     axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
-    told = f"band {format_setting(match.text.band)}; {match.acceptance:.1%} of random rules"
+    label = f"band {format_setting(match.text.band)}; {match.acceptance:.1%} of random rules"
     axes.annotate(
-        told, (1, 1), xycoords="axes fraction", xytext=(0, 4), textcoords="offset points", ha="right", va="bottom",
+        label, (1, 1), xycoords="axes fraction", xytext=(0, 4), textcoords="offset points", ha="right", va="bottom",
         color=INK if match.good else FAINT, fontsize=9,
     )  # fmt: skip

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from megatron_nca.atomic_files import atomic_write
 from megatron_nca.automaton.config import NCAConfig
 from megatron_nca.cli.common import need
 from megatron_nca.cli.pictures.looks import ACCENT, FAINT, INK, PAPER, RULE, cell_palette
-from megatron_nca.whole_files import written_whole
 
 FRAME_PIXELS, TILE_PIXELS = 96, 176
 GAP, MARGIN = 8, 28
@@ -182,5 +182,5 @@ def _mix(color: str, share: float) -> tuple[int, int, int]:
 
 def _write(path: Path, write: Any) -> None:
     """Write a file whole or not at all."""
-    with written_whole(path) as partial, open(partial, "wb") as file:
+    with atomic_write(path) as partial, open(partial, "wb") as file:
         write(file)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 import megatron_nca
+from megatron_nca.atomic_files import atomic_write
 from megatron_nca.automaton.config import DOMAIN_BANDS, NCAConfig
 from megatron_nca.automaton.source import NCASource
 from megatron_nca.cli.common import progress
@@ -25,7 +26,6 @@ from megatron_nca.cli.pictures.looks import cell_palette
 from megatron_nca.cli.pictures.terminal import SYMBOLS
 from megatron_nca.data.entry import NCAEntry
 from megatron_nca.errors import ConfigError
-from megatron_nca.whole_files import written_whole
 
 COLORS = (2, 3, 4, 6, 8, 10, 12, 16, 24, 32)
 CANDIDATES = 512
@@ -58,7 +58,7 @@ def write_gallery(entry: NCAEntry, args: argparse.Namespace, path: Path) -> None
         "process": _process(entry.config), "bands": {name: list(band) for name, band in DOMAIN_BANDS.items()}, "sets": sets,
         "version": megatron_nca.__version__,
     }  # fmt: skip
-    with written_whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(_page(entry, data), encoding="utf-8")
 
 
@@ -109,5 +109,5 @@ def _process(config: NCAConfig) -> list[str]:
 def _page(entry: NCAEntry, data: dict[str, Any]) -> str:
     template = resources.files("megatron_nca.cli.pictures").joinpath("gallery.html").read_text(encoding="utf-8")
     # Within a script element only "</" and "<!--" could end it.
-    told = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
-    return template.replace("{{title}}", html.escape(entry.text)).replace("{{data}}", told)
+    text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+    return template.replace("{{title}}", html.escape(entry.text)).replace("{{data}}", text)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from megatron_nca.whole_files import written_whole
+from megatron_nca.atomic_files import atomic_write
 
 INK, FAINT, RULE, PAPER = "#22272e", "#6e7781", "#d0d7de", "#ffffff"
 ACCENT, ACCENT_TINT = "#c2410c", "#fdeadd"
@@ -49,5 +49,5 @@ def count(number: float) -> str:
 
 def save(figure: Any, path: Path) -> None:
     """Write a PNG, whole or not at all."""
-    with written_whole(path) as partial:
+    with atomic_write(path) as partial:
         figure.savefig(partial, dpi=160, format="png")

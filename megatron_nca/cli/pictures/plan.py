@@ -30,7 +30,7 @@ def draw(plan: Plan, described: dict[str, Any], path: Path) -> None:
             1 + with_rate, 1, sharex=True, squeeze=False, figsize=(9, 2.9 + 2.3 * with_rate), layout="constrained",
             height_ratios=[1.2, 1][: 1 + with_rate],
         )  # fmt: skip
-        scale = Stretched(
+        scale = StretchedAxis(
             [part["begin"] * plan.sequence_length for part in described["phases"]], plan.samples * plan.sequence_length
         )
         tokens = np.array([*described["positions"], plan.samples]) * plan.sequence_length
@@ -50,7 +50,7 @@ def draw(plan: Plan, described: dict[str, Any], path: Path) -> None:
         plt.close(figure)
 
 
-class Stretched:
+class StretchedAxis:
     """Token counts on an axis in which every phase has room: each is straight in itself, a short one wider than it is.
 
     Args:

@@ -19,7 +19,7 @@ RESET = "\x1b[0m"
 WIDTH_WITHOUT_TERMINAL = 120
 
 
-def wants_color(choice: str) -> bool:
+def use_color(choice: str) -> bool:
     """Decide ``auto``: colour on a terminal, unless NO_COLOR is set."""
     return choice == "always" or (choice == "auto" and sys.stdout.isatty() and "NO_COLOR" not in os.environ)
 

@@ -14,7 +14,7 @@ One file for each kind of kernel:
 | `names` | enums, classes and answers about the machine; what differs between versions |
 | `loading` | how the emulation takes the compiled extension's place |
 
-Written after csrc/extensions and common of Transformer Engine 2.11, with what 2.17 and 2.20 changed. A name that is not
+WriteResult after csrc/extensions and common of Transformer Engine 2.11, with what 2.17 and 2.20 changed. A name that is not
 emulated fails when it is called, by that name. What a CPU cannot show: speed, the rounding of real kernels' sums, fused
 attention, NVFP4, user buffers.
 """

@@ -19,7 +19,7 @@ from megatron_nca.rehearsal.stand_in import queries
 from megatron_nca.rehearsal.stand_in.replacing import replace
 
 
-class Roles:
+class GeneratorRoles:
     """The two streams of random numbers that one generator plays.
 
     Args:
@@ -74,13 +74,13 @@ class Roles:
 
 def install() -> None:
     """Replace `torch`'s and `torch.cuda`'s access to generators."""
-    roles = Roles(torch.default_generator)
+    roles = GeneratorRoles(torch.default_generator)
     _install_host(roles)
     _install_device(roles)
     _install_data_loader(roles)
 
 
-def _install_host(roles: Roles) -> None:
+def _install_host(roles: GeneratorRoles) -> None:
     def manual_seed(seed: int) -> torch.Generator:
         roles.seed("host", int(seed))
         roles.seed("device", int(seed))
@@ -96,7 +96,7 @@ def _install_host(roles: Roles) -> None:
     )
 
 
-def _install_device(roles: Roles) -> None:
+def _install_device(roles: GeneratorRoles) -> None:
     def get_rng_state(device: Any = "cuda") -> torch.Tensor:
         return roles.get_state("device")
 
@@ -118,7 +118,7 @@ def _install_device(roles: Roles) -> None:
     replace(torch.cuda, default_generators=(torch.default_generator,) * queries.device_count())
 
 
-def _install_data_loader(roles: Roles) -> None:
+def _install_data_loader(roles: GeneratorRoles) -> None:
     def on_host(method: Callable) -> Callable:
         @functools.wraps(method)
         def draw(*args: Any, **kwargs: Any) -> Any:

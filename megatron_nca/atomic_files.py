@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give a name to write to; the file gets its own name at the end, and nothing stays where writing fails.
 
     A link is followed, so that it stays one.

@@ -9,7 +9,7 @@ from megatron_nca.data.curriculum import Blend
 
 
 @dataclass(frozen=True)
-class RunFacts:
+class RunInfo:
     """Facts about a run, as its stack knows them at the time.
 
     Attributes:

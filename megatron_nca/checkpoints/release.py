@@ -27,15 +27,15 @@ RUN_STATE = (
 
 
 @dataclass
-class Written:
+class WriteResult:
     """What a new checkpoint has that the old one had not.
 
     Attributes:
-        renewed: Shapes of the parameters that were drawn anew, whole, by their names in the checkpoint.
+        reinitialized: Shapes of the parameters that were drawn anew, whole, by their names in the checkpoint.
         scaling_states: Modules whose FP8 scaling state was cleared.
     """
 
-    renewed: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    reinitialized: dict[str, tuple[int, ...]] = field(default_factory=dict)
     scaling_states: int = 0
 
 

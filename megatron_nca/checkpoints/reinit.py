@@ -81,7 +81,7 @@ class NewWeight:
 
 
 @dataclass(frozen=True)
-class Renewal:
+class ReinitSpec:
     """What becomes new in one checkpoint.
 
     Attributes:
@@ -99,7 +99,7 @@ class Renewal:
     vocabulary: int | None = None
 
     @property
-    def renews_layers(self) -> bool:
+    def reinitializes_layers(self) -> bool:
         """Whether anything but embeddings is asked for."""
         return any(part in self.parts for part in PARTS[1:])
 
@@ -118,7 +118,7 @@ class Renewal:
                 raise NCAError(_missing("embedding.word_embeddings.weight", known))
             if not self.tied and not any(_embedding_name(key, False) == OUTPUT_LAYER for key in known):
                 raise NCAError(_missing("output_layer.weight", known))
-        if self.renews_layers and any(key.startswith("mtp.") for key in known):
+        if self.reinitializes_layers and any(key.startswith("mtp.") for key in known):
             raise NCAError(
                 "reinit: layers of a model with multi-token prediction cannot be drawn anew in a checkpoint; give embeddings "
                 "or none, or switch inside one run, with --nca-reinit"
@@ -164,7 +164,7 @@ class Renewal:
         """Draw rows ``first`` onwards of an embedding of so many rows and columns; float32."""
         return weights.draw_rows(weight.name, weight.initializer, shape, self.seed, first, rows)
 
-    def whole(self, weight: NewWeight, shape: Sequence[int]) -> torch.Tensor:
+    def full(self, weight: NewWeight, shape: Sequence[int]) -> torch.Tensor:
         """Draw a whole parameter; float32."""
         return weights.draw(weight.name, weight.initializer, shape, self.seed)
 
