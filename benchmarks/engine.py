@@ -47,7 +47,7 @@ class Contestant:
         label: For the table.
         engine: Name of the engine.
         batch: Trajectories asked for at once.
-        trajectories: Of one round.
+        trajectories: Trajectories of one round.
     """
 
     label: str
@@ -154,7 +154,7 @@ class Workload:
         accepted: Their accepted attempts.
         candidate_rules: Rule numbers of all candidates scored to find them.
         candidate_attempts: Their attempts.
-        frames: Of a trajectory.
+        frames: Grids of a trajectory.
     """
 
     rules: np.ndarray

@@ -37,7 +37,7 @@ def pack(folder: Path, engine: str, checkouts: list[Path], wheels: Path | None) 
     Args:
         folder: Where to.
         engine: Version of Transformer Engine.
-        checkouts: Of Megatron-LM, named by tag.
+        checkouts: Checkouts of Megatron-LM, each named by its tag.
         wheels: A folder with compiled wheels, or None.
 
     Returns:

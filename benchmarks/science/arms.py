@@ -19,7 +19,7 @@ class Arm:
     """One kind of run.
 
     Attributes:
-        name: Of the arm.
+        name: The arm's name.
         says: What it is, for the table.
         changes: Fields of the quickstart's Job that differ.
         against: Name of the arm that it is compared with; none for a baseline.

@@ -14,7 +14,7 @@ from typing import Any
 from examples.quickstart.train import BATCH, Job, train, write_json
 
 PARTS = 20
-"""Of a run, whose mean training losses are kept."""
+"""Parts of a run for which a mean training loss is kept."""
 
 
 def main(job_file: str, folder: str, result_file: str) -> None:

@@ -15,7 +15,7 @@ from megatron_nca.frameworks.megatron_bridge import with_nca
 
 NCA = "nca:tokens=164M,batch=32"
 NCA_STEPS, TEXT_STEPS = 5_005, 17_166
-"""Of batches; those of text are 9B tokens, which is our choice and not the paper's."""
+"""Optimizer steps of each phase; those of text are 9B tokens, which is our choice and not the paper's."""
 
 
 def make_config(text: str, folder: str, nca: str = NCA) -> Any:

@@ -17,9 +17,9 @@ from megatron.core.transformer.module import Float16Module
 
 WEIGHT_DECAY = 0.1
 FINAL_SHARE = 0.1
-"""Of the peak learning rate, at the end of a decay."""
+"""Learning rate at the end of a decay, as a share of the peak."""
 WARMUP_SHARE = 0.1
-"""Of a phase, over which the learning rate rises."""
+"""Share of a phase over which the learning rate rises."""
 
 
 @dataclass(frozen=True)
@@ -109,9 +109,9 @@ def build_scheduler(optimizer: Any, peak: float, samples: int, text_samples: int
 
     Args:
         optimizer: Whose rates it sets.
-        peak: Of the layers.
-        samples: Of the whole run.
-        text_samples: Of its text, which the warm-up is a share of.
+        peak: Peak learning rate of the layers.
+        samples: Length of the run in samples.
+        text_samples: Samples of text, of which the warm-up is a share.
     """
     return OptimizerParamScheduler(
         optimizer, init_lr=0.0, max_lr=peak, min_lr=peak * FINAL_SHARE, lr_warmup_steps=int(WARMUP_SHARE * text_samples),

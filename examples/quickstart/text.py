@@ -87,7 +87,7 @@ def prepare(folder: Path, texts: Sequence[str], vocabulary: int = 512, tokenizer
         folder: Where texts live, each under a name made of all that decides its files.
         texts: The documents; the last ones serve as validation.
         vocabulary: Ids of the tokenizer.
-        tokenizer: Of another text, to write this one with; by default it gets one of its own.
+        tokenizer: Tokenizer to encode with; by default one is trained on the text.
 
     Returns:
         (prefix as `--data-path` takes it, file of the tokenizer).

@@ -38,18 +38,18 @@ class Job:
     """What decides every number that a run writes.
 
     Attributes:
-        name: Of the run.
+        name: The run's name.
         text: Prefix of the text, as `--data-path` takes it.
         tokenizer: Its file.
         first: What is trained on first, as a word of a data path with `tokens=`; empty for nothing.
-        seed: Of weights, order of the text, and automata.
+        seed: Seed of the weights, of the text's order and of the automata.
         text_tokens: Tokens of text.
         lr: Peak learning rate on text.
         embedding_lr: The same of input and output embeddings, which are new at the switch and have far to go.
         nca_lr: Peak learning rate of the NCA phase.
         nca_embedding_lr: The same of the embeddings; low, so that the layers have to learn what any embeddings can use.
         validate_every: Tokens of text between two validations.
-        shape: Of the model, where it is not the default.
+        shape: Shape of the model, where it is not the default.
     """
 
     name: str
@@ -71,7 +71,7 @@ def train(job: Job, folder: Path, carry: Callable[..., None] | None = None) -> d
 
     Args:
         job: The run.
-        folder: Of its checkpoint and of `result.json`.
+        folder: Folder for its checkpoint and for `result.json`.
         carry: For a control whose first data are none of the plugin's: called before every step in place of its transition.
 
     Returns:

@@ -24,9 +24,9 @@ from megatron_nca.automaton.words import WORD_BYTES
 
 NO_NOISE = -1
 ROUNDING = 8
-"""Above what float32 can round away from a limit, so that no colour that noise could lift is left out."""
+"""Margin above what float32 can round away from a limit, so that no colour that noise could lift is left out."""
 BUDGET = 200_000_000
-"""Of one call of the kernel, about nanoseconds."""
+"""Work of one call of the kernel, in about nanoseconds."""
 
 Indices = npt.NDArray[np.int64]
 
@@ -46,7 +46,7 @@ class CompiledEngine:
 
     Args:
         config: The process.
-        key: Of the random stream.
+        key: Key of the random stream, two uint32 words.
     """
 
     name = "compiled"

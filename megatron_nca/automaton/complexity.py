@@ -20,7 +20,7 @@ PROBE_FRAMES = 10
 GZIP_EXTRA = 12
 """A gzip stream wraps the deflated data in 18 bytes, a zlib stream in 6."""
 MAX_SIZE = 2**40
-"""Above that of any probe."""
+"""A size above that of any probe, in bytes."""
 
 Indices = npt.NDArray[np.int64]
 

@@ -45,7 +45,7 @@ class NCAConfig:
         grid: Side of the square torus, in cells; a multiple of ``patch``.
         colors: Number of states of a cell.
         patch: Side of the square patch of cells that makes one token.
-        temperature: Of the softmax from which a cell's next colour is drawn; 0 is the argmax.
+        temperature: Temperature of the softmax from which a cell's next colour is drawn; 0 is the argmax.
         identity_bias: Added to the logit of a cell's present colour.
         burn_in: Steps before the first frame.
         dt: Steps from one frame to the next.

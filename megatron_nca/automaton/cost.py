@@ -11,11 +11,11 @@ from megatron_nca.automaton.config import NCAConfig
 from megatron_nca.automaton.tokens import frames_for
 
 CELL, COLOUR, NOISE = 8, 1, 6
-"""Of a step, for each cell; for each of its colours; and for the noise of each colour that may win by it."""
+"""Cost of a step: for each cell, for each of its colours, and for the noise of each colour that may win by it."""
 NOISY = 1e-3
 """A temperature above which most colours of most cells may."""
 BYTE = 40
-"""Of a probe, to compress; bytes that repeat cost less, and long near-repetitions more."""
+"""Cost of compressing a probe's byte; bytes that repeat cost less, and long near-repetitions more."""
 RULE = 10_000
 TOKEN = 5
 
@@ -42,7 +42,7 @@ def tokens_a_second(config: NCAConfig, tokens: int, acceptance: float) -> float:
 
     Args:
         config: The process.
-        tokens: Of a trajectory.
+        tokens: Tokens of a trajectory.
         acceptance: Share of random rules that lie in the band, above 0.
     """
     search = 0.0 if config.gzip is None else probe_cost(config) / acceptance

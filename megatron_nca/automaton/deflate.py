@@ -34,7 +34,7 @@ from megatron_nca.automaton.kernel_cache import forgiving_cache
 from megatron_nca.automaton.words import WORD_BYTES, equal_bytes, word_at
 
 SHORTEST, LONG, LONGEST = 3, 4, 258
-"""Of matches: the shortest, those found by a hash of four bytes, the longest."""
+"""Lengths of matches in bytes: the shortest, the shortest found by a hash of four bytes, the longest."""
 WINDOW = 1 << 15
 LOOKAHEAD = LONGEST + SHORTEST + 1
 """Bytes ahead of the parser that zlib keeps filled, as long as there are any."""

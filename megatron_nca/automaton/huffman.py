@@ -213,7 +213,7 @@ def block_end(bits, literals, distances, stored, work):
     """Return the stream's bits after a block, which takes the form that zlib chooses.
 
     Args:
-        bits: Of the stream before.
+        bits: Length of the stream before the block.
         literals: Counts of literals, lengths and the end of the block, int32 (286,).
         distances: Counts of distances, int32 (30,).
         stored: Bytes that the block covers, or -1 where they are no longer there to be stored.
@@ -231,7 +231,7 @@ def block_end(bits, literals, distances, stored, work):
 
 @inlined
 def least_bits(literals, distances):
-    """A bound that no code of its own for these counts, nor for these and more, can undercut.
+    """Return a bound that no code of its own for these counts, nor for these and more, can undercut.
 
     The entropy bounds the symbols; the description takes 26 bits for the code of the runs, and half a bit at least for each
     length, since no symbol stands for more than six and three bits make one. One byte is left to floating point.

@@ -95,7 +95,7 @@ def words(
     """Draw 32-bit words.
 
     Args:
-        key: Of the stream.
+        key: Key of the random stream, two uint32 words.
         purpose: What they are for.
         blocks: How many blocks of four words.
         index: Rule or trajectory numbers, shape (batch,), below 2**48.
@@ -124,7 +124,7 @@ def draws(
     """Draw 16-bit numbers: the low half of each word, then its high half.
 
     Args:
-        key: Of the stream.
+        key: Key of the random stream, two uint32 words.
         purpose: What they are for.
         count: How many a row.
         index: Rule or trajectory numbers, shape (batch,), below 2**48.

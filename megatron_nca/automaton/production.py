@@ -45,7 +45,7 @@ UNFINISHED, FINISHED, EXHAUSTED = range(3)
 
 GZIP_BEYOND_ZLIB = 12
 LINK_COST = 4
-"""Of a budget, about nanoseconds: what deflating counts its effort in."""
+"""Cost of following one hash link in deflating, in about nanoseconds of the budget."""
 
 
 @entry

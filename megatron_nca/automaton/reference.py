@@ -37,7 +37,7 @@ class ReferenceEngine:
 
     Args:
         config: The process.
-        key: Of the random stream.
+        key: Key of the random stream, two uint32 words.
     """
 
     name = "reference"

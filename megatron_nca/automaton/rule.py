@@ -66,7 +66,7 @@ def sample_rules(config: NCAConfig, key: Key, index: npt.NDArray[np.int64], atte
 
     Args:
         config: Gives the number of colours.
-        key: Of the stream.
+        key: Key of the random stream, two uint32 words.
         index: Rule numbers, int64 (batch,).
         attempt: Which candidate for each rule number, a scalar or int64 (batch,).
 

@@ -62,7 +62,7 @@ class NCASource:
 
     Args:
         config: The process.
-        seed: Of the random stream.
+        seed: Seed of the random stream.
         split: ``train``, ``valid`` or ``test``.
         rules: Size of the pool of rules, or None for a fresh rule for every trajectory.
         stream: Number that separates two sources which have everything else in common.

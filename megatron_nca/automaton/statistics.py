@@ -24,10 +24,10 @@ class Statistics:
     """Means over trajectories of ten frames.
 
     Attributes:
-        gzip_ratio: See the module.
-        state_entropy: Likewise.
-        cell_change: Likewise.
-        distinct_tokens: Likewise.
+        gzip_ratio: Compressed over raw size of the patch tokens.
+        state_entropy: Entropy of the colours over all cells and frames, in bits.
+        cell_change: Mean share of cells that differ between consecutive frames.
+        distinct_tokens: Number of distinct patch tokens in the frames.
     """
 
     gzip_ratio: float

@@ -33,7 +33,7 @@ def _word_at(typingctx, array, place):
 
 
 def _equal_bytes(typingctx, difference):
-    """How many low bytes of a uint64 are zero; 8 for zero."""
+    """Return how many low bytes of a uint64 are zero; 8 for zero."""
     if difference != types.uint64:
         return None
 

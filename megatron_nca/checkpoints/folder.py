@@ -27,7 +27,7 @@ class CheckpointLocation:
     """A checkpoint on disk.
 
     Attributes:
-        folder: Of one iteration.
+        folder: Folder of one iteration.
         format: ``torch`` or ``torch_dist``.
     """
 

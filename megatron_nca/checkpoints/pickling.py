@@ -52,7 +52,7 @@ IMPORTED = {
         "TensorStorageMetadata", "_MEM_FORMAT_ENCODING",
     ),
 }  # fmt: skip
-"""By module: all that is ever imported. A name with a dot reaches through a module to another, so none stands here."""
+"""Names by module: all that is ever imported. A name with a dot reaches through a module to another, so none stands here."""
 LOADING = ("torch.storage", "_load_from_bytes")
 """How a storage is pickled that ``torch.save`` does not write: as bytes that are unpickled in turn."""
 OLDER = {"__builtin__": "builtins", "copy_reg": "copyreg", "_io": "io"}

@@ -56,8 +56,8 @@ def record_of_nemo(folder: Path | str, callback: str = CALLBACK) -> Any:
     """Return the record in a checkpoint of NeMo's as the callback keeps it; None where there is none.
 
     Args:
-        folder: Of the checkpoint, or of its weights.
-        callback: Whose state it is.
+        folder: Folder of the checkpoint, or of its weights.
+        callback: Name of the callback whose state it is.
     """
     for path in (Path(folder, WEIGHTS, COMMON), Path(folder, COMMON)):
         if path.is_file():

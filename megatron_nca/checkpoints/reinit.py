@@ -38,7 +38,7 @@ class InitMethods:
 
         Args:
             args: Megatron-LM's arguments.
-            std: In place of the arguments' ``init_method_std``, and of the embedding's own.
+            std: Standard deviation in place of the arguments' ``init_method_std``, and of the embedding's own.
         """
         own = getattr(args, "embedding_init_method_std", None)
         sigma = args.init_method_std if std is None else std
@@ -67,7 +67,7 @@ class NewWeight:
     """A parameter that is drawn anew.
 
     Attributes:
-        name: That its values depend on, beside the seed.
+        name: Name that its values depend on, beside the seed.
         initializer: Its init method.
     """
 
@@ -85,8 +85,8 @@ class ReinitSpec:
     """What becomes new in one checkpoint.
 
     Attributes:
-        parts: Of ``PARTS``.
-        seed: Of the new weights.
+        parts: Parts to draw anew, each one of ``PARTS``.
+        seed: Seed of the new weights.
         init: The checkpoint's init methods.
         tied: Whether input and output share their embedding.
         vocabulary: Rows of the new embeddings, or None for as many as before.
@@ -107,7 +107,7 @@ class ReinitSpec:
         """Refuse a model that cannot be treated.
 
         Args:
-            keys: Of the whole model, all ranks' together.
+            keys: Parameter names of the whole model, all ranks' together.
 
         Raises:
             NCAError: There is no embedding, or a part cannot be drawn without building the model.
@@ -145,9 +145,9 @@ class ReinitSpec:
         """Return how to draw a layer's parameter, or None where it is kept.
 
         Args:
-            number: Of the layer, from 1 over the whole model.
-            name: Of the parameter inside the layer.
-            dimensions: Of one layer's parameter.
+            number: Number of the layer, from 1 over the whole model.
+            name: Name of the parameter inside the layer.
+            dimensions: Number of dimensions of one layer's parameter.
         """
         if weights.part_of(name) not in self.parts:
             return None

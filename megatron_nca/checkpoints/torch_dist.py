@@ -34,7 +34,7 @@ COMMON_KEY = "common_state/shard_0_1"
 RUN_STATE = re.compile(r"^(chained_\d+\.)?optimizer\.|^(.+\.)?rng_state/|^rerun_state_machine|^opt_param_scheduler")
 NEW_FILE = "__nca_0.distcp"
 PIECE_BYTES = 256 << 20
-"""Of a new embedding: a piece is drawn and written at a time."""
+"""Size in bytes of the pieces in which a new embedding is drawn and written."""
 COPY_BYTES = 16 << 20
 
 
@@ -42,7 +42,7 @@ class DistCheckpoint:
     """A checkpoint of the format ``torch_dist``.
 
     Args:
-        folder: Of one iteration.
+        folder: Folder of one iteration.
 
     Raises:
         NCAError: Its metadata cannot be read, or is not Megatron-LM's.
@@ -76,7 +76,7 @@ class DistCheckpoint:
         Args:
             folder: Empty.
             reinit: What becomes new.
-            mark: For the arguments.
+            mark: Origin of the weights, to store in the arguments.
             advance: Called with bytes copied.
 
         Raises:
@@ -240,7 +240,7 @@ class _Writer:
     """Appends pieces to files and remembers where each lies.
 
     Args:
-        folder: Of the files.
+        folder: Folder of the files.
         example: An entry of the storage's description, whose type and further fields new ones take.
     """
 

@@ -33,7 +33,7 @@ class _Rank:
     """One file.
 
     Attributes:
-        path: Of the file.
+        path: Path of the file.
         tensor: Rank of tensor parallelism.
         pipeline: Rank of pipeline parallelism.
     """
@@ -47,7 +47,7 @@ class TorchCheckpoint:
     """A checkpoint of the format ``torch``.
 
     Args:
-        folder: Of one iteration.
+        folder: Folder of one iteration.
 
     Raises:
         NCAError: A rank's file is missing, or not Megatron-LM's.
@@ -76,7 +76,7 @@ class TorchCheckpoint:
         Args:
             folder: Empty.
             reinit: What becomes new.
-            mark: For the arguments.
+            mark: Origin of the weights, to store in the arguments.
             advance: Called with bytes read.
 
         Raises:

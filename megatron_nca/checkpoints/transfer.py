@@ -34,8 +34,8 @@ class TransferRequest:
     """What the new checkpoint shall have.
 
     Attributes:
-        parts: To draw anew, of ``embeddings``, ``attention``, ``mlp`` and ``norms``.
-        seed: Of the new weights, or None for the run's.
+        parts: Parts to draw anew, of ``embeddings``, ``attention``, ``mlp`` and ``norms``.
+        seed: Seed of the new weights, or None for the run's.
         vocabulary: Padded vocabulary size, or None for the old one.
         init_method_std: Standard deviation of new weights, or None for the run's.
     """
@@ -51,10 +51,10 @@ class TransferResult:
     """What was done.
 
     Attributes:
-        format: Of both checkpoints.
-        iteration: Of the old one.
-        consumed_samples: Of the old one.
-        seed: Of the new weights.
+        format: Format of both checkpoints.
+        iteration: Iteration of the old checkpoint.
+        consumed_samples: Samples that the old checkpoint's run had consumed.
+        seed: Seed of the new weights.
         reinitialized: Shapes of what was drawn anew, by name.
         scaling_states: Modules whose FP8 histories were cleared.
         crossed: Whether the run had already gone over to text.

@@ -25,7 +25,7 @@ DEFAULT_SEED = 1234
 LONGEST, MOST_PROCESSES = 2**24, 1024
 """Tokens of a sequence, processes that work at once: above what anybody has."""
 SECONDS_BETWEEN_LINES = 15.0
-"""In a log file every update of a bar is a line of its own."""
+"""Seconds between updates where output is no terminal: in a log file every update of a bar is a line of its own."""
 
 
 class UsageError(NCAError):
@@ -38,8 +38,8 @@ def add_command(
     """Add a subcommand with ``--json`` and examples under its help.
 
     Args:
-        subparsers: Of the dispatcher.
-        name: Of the subcommand.
+        subparsers: Subparsers of the dispatcher.
+        name: Name of the subcommand.
         run: Called with the parsed arguments; returns the exit code.
         summary: One line for the list of commands, and the first of the command's help.
         examples: Shown as they are.
@@ -137,10 +137,10 @@ def progress(title: str, total: int, unit: str, done: int = 0, shown: bool = Tru
     """Show a bar on stderr; without tqdm there is none.
 
     Args:
-        title: Before the bar.
+        title: Text before the bar.
         total: Units of work.
         unit: Their name.
-        done: Those that were done before.
+        done: Units that were done before.
         shown: Whether to show it.
 
     Yields:

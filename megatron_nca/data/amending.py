@@ -15,7 +15,7 @@ from megatron_nca.data.writing import write_entry, write_words
 from megatron_nca.errors import CurriculumError
 
 Blended = Mapping[str, tuple[tuple[int, ...], int]]
-"""Of the members of a text that Megatron blends: prefix -> (samples asked of it, whenever it was more; samples given)."""
+"""Members of a text that Megatron blends: prefix -> (samples asked of it, whenever it was more; samples given)."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Amendment:
         curriculum: What it says.
         begin: Consumed samples from which it holds.
         blended: What the members of an earlier blend of Megatron's have given by then; every one that goes on is there.
-        first: For each source known before, where it goes on; None to compute it.
+        first: Sample at which each source known before goes on; None to compute it.
     """
 
     curriculum: Curriculum
@@ -167,7 +167,7 @@ def history_of(plan: Plan, before: History | None = None, blended: Blended | Non
     Args:
         plan: The plan of the whole run.
         before: The history of an earlier start.
-        blended: Of an amendment, what the members of an earlier blend have been asked for.
+        blended: For an amendment, what the members of an earlier blend have been asked for.
     """
     known = before.readings if before else ()
     wanted = plan.schedule.reached(plan.samples)
@@ -198,7 +198,7 @@ def replay(
     """Lay out what a history tells.
 
     Args:
-        history: Of the record.
+        history: History of the record.
         sequence_length: Tokens of a sample.
         segments: How many of its segments; None for all.
         boundaries: The run's own batches, where they are counted from its start.

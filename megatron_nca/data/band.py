@@ -15,9 +15,9 @@ from megatron_nca.data.entry import NCAEntry
 from megatron_nca.errors import EntryError
 
 LEAST = 0.01
-"""Below it a trajectory takes a hundred candidates: hundreds of thousands of tokens a second become tens of thousands."""
+"""Least acceptance: below it a trajectory takes a hundred candidates, and 100,000s of tokens a second become 10,000s."""
 LEAST_RARE = 0.001
-"""With ``rare=yes``: 65,536 candidates without a rule, which end a run, are then out of the question."""
+"""Least acceptance with ``rare=yes``: 65,536 candidates without a rule, which end a run, are then out of the question."""
 CLEAR = 8
 """Accepted candidates of a share twice the least that settle it."""
 AT_ONCE, AT_LEAST = 16, 32

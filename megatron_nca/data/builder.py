@@ -46,7 +46,7 @@ def build_datasets(builder: BlendedMegatronDatasetBuilder, build: Build, run: Ru
     """Build train, validation and test datasets.
 
     Args:
-        builder: As Megatron constructed it; must be called on all ranks, as its ``build``.
+        builder: The builder as Megatron constructed it; must be called on all ranks, as its ``build``.
         build: Megatron's own ``build``, for the text.
         run: The run that they are built for; told of the training plan on every rank.
 

@@ -23,9 +23,9 @@ from megatron_nca.errors import NCAError
 WINDOWS = 1000
 LEAST_WINDOWS = 20
 LEAST_ACCEPTANCE = 0.01
-"""Below it generating costs a hundred candidates a trajectory."""
+"""Least acceptance: below it generating costs a hundred candidates a trajectory."""
 LEAST_WIDTH = 5
-"""Of a band, in percent: a text of one kind must not leave a handful of rules."""
+"""Least width of a band, in percent: a text of one kind must not leave a handful of rules."""
 
 MAGIC = b"MMIDIDX\x00\x00"
 DTYPES: Mapping[int, str] = {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2"}
@@ -37,11 +37,11 @@ class Calibration:
     """What was measured of a text.
 
     Attributes:
-        prefix: Of its ``.bin`` and ``.idx``.
+        prefix: Prefix of its ``.bin`` and ``.idx``.
         tokens: How many it has.
         window: Tokens of a window.
         sizes: Compressed bytes of the windows, int64 (windows,), ascending.
-        band: That matches.
+        band: Band of compression ratios that matches.
     """
 
     prefix: str
@@ -89,7 +89,7 @@ def calibrate(prefix: str, window: int) -> Calibration:
     """Measure a text.
 
     Args:
-        prefix: Of its ``.bin`` and ``.idx``, as in a data path.
+        prefix: Prefix of its ``.bin`` and ``.idx``, as in a data path.
         window: Tokens of a window.
 
     Returns:

@@ -71,7 +71,7 @@ def plan_start(
         samples: Training samples of the whole run.
         boundaries: The run's own batches, from this start on.
         info: What is known of the run, its history with them.
-        blended: Of a change, what the members of Megatron's blend have given.
+        blended: What the members of Megatron's blend have given, where a data path changes.
         identity: Tells a text from another, wherever it lies.
 
     Raises:

@@ -19,9 +19,9 @@ from megatron_nca.automaton.source import Indices, NCASource
 from megatron_nca.data.entry import NCAEntry
 
 WORDS = 4
-"""Of a block of random numbers."""
+"""uint32 words of a block of random numbers."""
 KINDS, DEPTH = 64, 16
-"""Of brackets, and how deep they nest."""
+"""Kinds of brackets, and how deep they nest."""
 
 
 class ShuffledSource(NCASource):
@@ -87,7 +87,7 @@ def make_source(entry: NCAEntry, seed: int, split: str = "train", stream: int = 
 
     Args:
         entry: Gives the process, and what is done to it.
-        seed: Of the run; an entry's own goes before it.
+        seed: Seed of the run; an entry's own goes before it.
         split: ``train``, ``valid`` or ``test``.
         stream: Number that separates it from entries of the same process.
     """

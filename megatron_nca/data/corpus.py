@@ -30,7 +30,7 @@ from megatron_nca.errors import CorpusError
 
 TOKENS_A_PART = 2**19
 SMALL_VOCABULARY = 65_500
-"""Below it Megatron stores a token in two bytes (``DType.optimal_dtype``)."""
+"""Vocabulary size below which Megatron stores a token in two bytes (``DType.optimal_dtype``)."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class Corpus:
     """What is to be written.
 
     Attributes:
-        prefix: Of the ``.bin`` and ``.idx``.
+        prefix: Prefix of the ``.bin`` and ``.idx``.
         source: Makes the trajectories; document ``i`` is trajectory ``i``.
         ids: The tokenizer's id of each of the process's tokens, int64 (config.vocab_size,).
         eod: Id that ends a packed document.
         layout: Gives the length of a document; has no extra token, since the next document gives the last label.
         documents: How many.
-        vocab_size: Of the tokenizer; decides the bytes of a token.
+        vocab_size: Vocabulary size of the tokenizer; decides the bytes of a token.
     """
 
     prefix: Path

@@ -47,9 +47,9 @@ class Source:
 
     Attributes:
         entry: The ``nca:`` entry, or None for text.
-        stream: Of the entry: number that separates it from others of the same process.
-        prefixes: Of the text; several where Megatron blends them into one source.
-        weights: Theirs, as Megatron takes them.
+        stream: Number that separates the entry from others of the same process.
+        prefixes: Prefixes of the text; several where Megatron blends them into one source.
+        weights: Weights of the prefixes, as Megatron takes them.
         called: What the run calls them, where they lay elsewhere when it began.
     """
 
@@ -177,7 +177,7 @@ def plan_training(
     """Lay a curriculum out over a run.
 
     Args:
-        curriculum: Its stages.
+        curriculum: The curriculum, whose stages are laid out.
         sequence_length: Tokens of a sample; Megatron counts tokens as samples times this.
         samples: Training samples of the run.
         boundaries: Where global batches begin; a stage's own batch is added here.

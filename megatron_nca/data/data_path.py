@@ -29,9 +29,9 @@ class Stage:
     """A mixture, and how long it holds.
 
     Attributes:
-        text: As the user wrote it.
-        nca: Its ``nca:`` entries with their weights.
-        texts: Its prefixes.
+        text: The stage's words as the user wrote them.
+        nca: The stage's ``nca:`` entries with their weights.
+        texts: Prefixes of the stage's texts.
         weights: Their weights, or None where Megatron is to weigh them by their lengths, or there is one.
         tokens: Training tokens, or None to the end of the run.
         ramp: Tokens over which its share falls from 1 to ``floor`` afterwards.
@@ -70,7 +70,7 @@ class Curriculum:
     """A data path taken apart.
 
     Attributes:
-        stages: In their order; only the last may be without ``tokens``.
+        stages: Stages in order; only the last may be without ``tokens``.
     """
 
     stages: tuple[Stage, ...] = ()

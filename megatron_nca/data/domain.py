@@ -13,7 +13,7 @@ def measured(entry: NCAEntry) -> NCAEntry:
     """Fill in the band that an entry leaves to a text.
 
     Args:
-        entry: As ``parse_entry`` returns it.
+        entry: An entry as ``parse_entry`` returns it.
 
     Returns:
         The entry with a band, or as it is where it names no text.

@@ -62,7 +62,7 @@ class NCAEntry:
         trajectory: Tokens that a trajectory fills in a packed sequence, its EOD included.
         vocab_offset: First tokenizer id to use, or None for the lowest ids that are not special tokens.
         loss: ``frames``, ``all`` or ``patches``: which labels carry loss.
-        seed: Of the process, or None for the run's.
+        seed: Seed of the process, or None for the run's.
         control: ``shuffled`` or ``dyck``: what is made in the trajectories' place, to compare with; None for trajectories.
         rare: Whether a band that holds few rules, and so is slow, is taken all the same.
         band_from: Prefix of the text whose measured band is still to be filled in, or None.
@@ -98,7 +98,7 @@ def parse_entry(text: str) -> NCAEntry:
     """Read an ``nca:`` entry.
 
     Args:
-        text: As it stands in the data path.
+        text: The entry as it stands in the data path.
 
     Returns:
         The entry, defaults filled in.

@@ -22,8 +22,8 @@ class Reading:
 
     Attributes:
         words: An ``nca:`` entry in its one form, or the prefixes of a text; several where Megatron blends them.
-        stream: Of an entry, which number of its process it has.
-        weights: Of a blend, as Megatron takes them.
+        stream: Number of an entry among those of the same process.
+        weights: Weights of a blend, as Megatron takes them.
         asked: Samples asked of a text in all, every time that it was more; empty for an entry, which has no end.
     """
 
@@ -45,9 +45,9 @@ class Segment:
 
     Attributes:
         begin: Consumed samples at which it begins.
-        words: Its data path, in one form.
+        words: Data path of the segment, in one form.
         ends: Consumed samples at which its phases end.
-        first: For each source known by then, at which of its samples it goes on.
+        first: Sample at which each source known by then goes on.
     """
 
     begin: int
@@ -61,8 +61,8 @@ class History:
     """A run so far.
 
     Attributes:
-        segments: In their order; the last is the one that holds.
-        readings: Its sources, in the order in which they came.
+        segments: Segments in order; the last is the one that holds.
+        readings: The run's sources, in the order in which they came.
     """
 
     segments: tuple[Segment, ...]

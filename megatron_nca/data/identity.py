@@ -28,7 +28,7 @@ def text_identity(prefix: str) -> str:
     """Return what tells a tokenised text from another: how many sequences and documents it has, and a digest of its index.
 
     Args:
-        prefix: Of the ``.bin`` and ``.idx``.
+        prefix: Prefix of the ``.bin`` and ``.idx``.
 
     Returns:
         The identity; an empty string where the index is not a local file, as in an object store.

@@ -149,7 +149,7 @@ def greatest_error(tree: Tree, off: Fraction = Fraction(0)) -> Fraction:
     """Bound how far a source of a constant blend can be off its exact share, in samples.
 
     Args:
-        tree: Of share splits.
+        tree: A binary tree of share splits.
         off: What the tree's own number of positions can be off.
     """
     if isinstance(tree, Leaf):

@@ -21,7 +21,7 @@ def check_paths(paths: Sequence[str], existing: Sequence[str], stack: Stack) -> 
     Args:
         paths: What the user gave.
         existing: The prefixes that the recipe has.
-        stack: Whose words errors use.
+        stack: The stack whose words errors use.
 
     Raises:
         NCAError: There is nothing to add, or it has been added before.

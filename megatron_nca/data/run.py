@@ -41,7 +41,7 @@ class Datasets:
 
     Attributes:
         config: Megatron's dataset config.
-        seed: Of the samples: ``config.random_seed``.
+        seed: Seed of the samples: ``config.random_seed``.
         tokens: Ids of NCA's tokens with a digest of them and of the first samples, or None without ``nca:`` entries.
         texts: Identity of each text, in the data path's order; empty strings where it cannot be told.
         history: What the run has planned so far, this start with it; None without a plan.

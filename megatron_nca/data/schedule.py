@@ -58,7 +58,7 @@ class Link:
 
     Attributes:
         mixture: Deals its positions out to sources.
-        split: Its share, or None for every position that is left.
+        split: Share of the link, or None for every position that is left.
     """
 
     mixture: Mixture
@@ -103,7 +103,7 @@ class Schedule(_Shares):
     """A chain of stages.
 
     Attributes:
-        links: In their order; the last one has every position that is left, or enough for the run.
+        links: Links in order; the last one has every position that is left, or enough for the run.
         sources: Number of sources; mixtures name them 0 .. sources - 1.
     """
 
@@ -197,8 +197,8 @@ class AmendedSchedule(_Shares):
     Attributes:
         before: Up to the position.
         begin: The position.
-        after: From there on, counted from 0.
-        first: For each source the index at which ``after`` goes on with it.
+        after: Schedule from there on, counted from 0.
+        first: Index at which ``after`` goes on with each source.
         sources: Number of sources of both.
     """
 

@@ -28,7 +28,7 @@ class LoopReminder:
 
     Args:
         run: The run whose datasets are read.
-        plan: Its plan.
+        plan: The run's training plan.
     """
 
     def __init__(self, run: Run, plan: Plan) -> None:
@@ -64,7 +64,7 @@ class ScheduledDataset(torch.utils.data.Dataset):
         plan: The curriculum laid out over the run.
         datasets: One for each source of the plan, in order.
         split: Which split this is.
-        reminder: Told of the first sample that is read, or None.
+        reminder: Called with the first sample that is read, or None.
 
     Raises:
         ValueError: The number of datasets is not the number of sources.

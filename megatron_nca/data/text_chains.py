@@ -23,7 +23,7 @@ class TextChain(torch.utils.data.Dataset):
     """Datasets of one text, one behind the other.
 
     Args:
-        datasets: In their order, each read whole before the next.
+        datasets: Datasets in order, each read whole before the next.
     """
 
     def __init__(self, datasets: Sequence[Any]) -> None:
@@ -49,7 +49,7 @@ class ContinuedBlend(torch.utils.data.Dataset):
     Args:
         blend: Megatron's BlendedDataset.
         members: Its members, each long enough for what is read behind it.
-        weights: Of the members.
+        weights: Weights of the members.
         length: Samples in all.
     """
 

@@ -16,7 +16,7 @@ HEADER = struct.Struct("<9sQBQQ")
 """Magic, version, data type, number of sequences, number of documents and one."""
 MAGIC, VERSION = b"MMIDIDX\x00\x00", 1
 ITEM_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 8, 7: 4, 8: 2}
-"""Of Megatron's codes of data types."""
+"""Bytes of a token, by Megatron's codes of data types."""
 
 
 Part = tuple[float, float]
@@ -51,7 +51,7 @@ def check_text(prefix: str) -> int | None:
     """Refuse a local text whose files are missing, damaged or cut short.
 
     Args:
-        prefix: Of the ``.bin`` and ``.idx``.
+        prefix: Prefix of the ``.bin`` and ``.idx``.
 
     Returns:
         How many sequences it holds; None where it is no local path, and so Megatron's to find.
@@ -106,7 +106,7 @@ def check_split(prefix: str, sequences: int, split: Part, name: str) -> None:
         prefix: The text's.
         sequences: How many it holds.
         split: The part, as Megatron's split matrix has it.
-        name: Of the split.
+        name: Name of the split.
 
     Raises:
         CurriculumError: No sequence is in it.

@@ -38,10 +38,10 @@ def build_texts(
     """Build the text of every split; must be called on all ranks.
 
     Args:
-        builder: As Megatron constructed it.
+        builder: The builder as Megatron constructed it.
         build: Megatron's own ``build``.
-        plans: Of train, validation and test, None where a split is not planned here.
-        history: Of the training plan: how many samples were asked of each text, and when it was more.
+        plans: Plans of train, validation and test, None where a split is not planned here.
+        history: The training plan's history: how many samples were asked of each text, and when it was more.
 
     Returns:
         For each split its dataset, None without text; for a training plan whose texts are sources of their own a list, with a
@@ -66,7 +66,7 @@ def given_by_blend(
     """Read off a blend of Megatron's what each of its members has given; must be called on all ranks.
 
     Args:
-        builder: As Megatron constructed it.
+        builder: The builder as Megatron constructed it.
         build: Megatron's own ``build``.
         source: The blend.
         asked: Samples asked of it, the first time and whenever it was more.

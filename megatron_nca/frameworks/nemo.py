@@ -33,7 +33,7 @@ class NCADataModule(pre_training.PreTrainingDataModule):
     """NeMo's ``PreTrainingDataModule`` whose ``paths`` may hold ``nca:`` entries, and which brings the transition along.
 
     Args:
-        paths: As PreTrainingDataModule's.
+        paths: Data paths as of PreTrainingDataModule.
         **options: PreTrainingDataModule's other arguments, and the rows of ``megatron_nca.training.options.OPTIONS`` with
             ``nca_`` before their names.
 

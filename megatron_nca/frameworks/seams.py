@@ -24,10 +24,10 @@ class Seam:
     """A symbol that is replaced.
 
     Attributes:
-        stack: Whose it is.
-        module: Where it is defined.
+        stack: Name of the stack that the symbol belongs to.
+        module: Module that defines it.
         symbol: Its name there; ``Class.method`` for a method.
-        versions: Of its stack, in which it is replaced.
+        versions: Versions of its stack in which it is replaced.
         why: What the wrapper adds.
     """
 
@@ -87,7 +87,7 @@ def install(stack: str, wrappers: Wrappers, owner: Any = True) -> None:
     """Replace the symbols of a stack that can be imported now; those that are replaced already are left alone.
 
     Args:
-        stack: Whose.
+        stack: Name of the stack.
         wrappers: One for each of its rows.
         owner: Kept as the mark of each wrapper.
 

@@ -18,7 +18,7 @@ def install() -> None:
 
 
 def installed() -> bool:
-    """Whether the CPU stands in for a CUDA device in this process."""
+    """Return whether the CPU stands in for a CUDA device in this process."""
     from megatron_nca.rehearsal import stand_in
 
     return stand_in.installed()

@@ -52,7 +52,7 @@ class Audit:
         self.masters_before = self.masters()
 
     def values(self) -> list[torch.Tensor]:
-        """What this rank holds of the tensors that the transition draws anew."""
+        """Return what this rank holds of the tensors that the transition draws anew."""
         return [local(target.parameter).detach().float().clone() for target in self.targets]
 
     def check_switch(self) -> None:
@@ -76,7 +76,7 @@ class Audit:
         return sum(masters.values())
 
     def masters(self) -> dict[str, bool]:
-        """Whether each weight that this rank has a master of is the master's value."""
+        """Return whether each weight that this rank has a master of is the master's value."""
         equal = {}
         for leaf in leaves(self.optimizer):
             for name, parameter in self.parameters():
@@ -127,7 +127,7 @@ class Audit:
         return seen
 
     def check_step(self) -> None:
-        """A step moves a weight a little; one that is nearer to what it was has been taken back."""
+        """Check that a step moved each weight a little; one nearer to what it was before the transition has been taken back."""
         for target, old, new, now in zip(self.targets, self.before, self.after, self.values(), strict=True):
             assert old.numel() == 0 or (now - new).norm() <= 0.5 * (now - old).norm() + 1e-6, f"{target.name} went back"
         print("audit: nothing went back after a step", flush=True)
@@ -150,20 +150,20 @@ def finish_gathers(model: Any) -> None:
 
 
 def local(tensor: Any) -> Any:
-    """What this rank holds of a DTensor; any other tensor as it is."""
+    """Return what this rank holds of a DTensor; any other tensor as it is."""
     tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
     return tensor.dequantize() if hasattr(tensor, "dequantize") and "Float8" in type(tensor).__name__ else tensor
 
 
 def leaves(optimizer: Any) -> list[Any]:
-    """The optimizers that hold state."""
+    """Return the optimizers that hold state."""
     from megatron_nca.training.optimizer import leaves as all_of
 
     return list(all_of(optimizer))
 
 
 def owns(leaf: Any, parameter: Any) -> bool:
-    """Whether an optimizer holds a parameter's state."""
+    """Return whether an optimizer holds a parameter's state."""
     owned = getattr(leaf, "model_param_gbuf_map", None)
     if owned is not None:
         return parameter in owned

@@ -26,7 +26,7 @@ class Checkout:
     """A checkout of Megatron-LM.
 
     Args:
-        path: Its folder, the one of `pretrain_gpt.py`.
+        path: The checkout's folder, the one of `pretrain_gpt.py`.
     """
 
     path: Path
@@ -58,7 +58,7 @@ def find_checkouts(environment: Mapping[str, str] = os.environ) -> tuple[Checkou
     """Find the checkouts that the environment names, oldest version first.
 
     Args:
-        environment: Where to look for `MEGATRON_LM`.
+        environment: Environment variables, of which `MEGATRON_LM` is read.
 
     Returns:
         Nothing if the variable is unset or empty.
@@ -104,13 +104,13 @@ def compile_helpers(checkout: Checkout, python: str = sys.executable) -> Path:
 
 
 def extension_suffix(python: str = sys.executable) -> str:
-    """The end of a compiled module's name for a Python, such as `.cpython-311-x86_64-linux-gnu.so`."""
+    """Return the end of a compiled module's name for a Python, such as `.cpython-311-x86_64-linux-gnu.so`."""
     return _build_settings(python)[0]
 
 
 @cache
 def _build_settings(python: str) -> tuple[str, ...]:
-    """The extension suffix, pybind11's headers, Python's headers."""
+    """Return the extension suffix, pybind11's headers, Python's headers."""
     try:
         return (*_run(python, "-c", _BUILD_SETTINGS).split(), _run(python, "-c", _INCLUDE).strip())
     except RuntimeError as error:

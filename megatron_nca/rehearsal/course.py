@@ -61,8 +61,8 @@ class Rehearsal:
 
     Args:
         launch: The launch.
-        checkout: Its Megatron-LM.
-        folder: For checkpoints and logs.
+        checkout: The checkout of Megatron-LM to run.
+        folder: Folder for checkpoints and logs.
         text: Prefix of the text to read where one of the launch is not on this machine.
         plan_of: Gives the plan of a launch's flags.
     """
@@ -121,7 +121,7 @@ class Rehearsal:
         """Scale the launch and run it, killed and resumed; what was changed comes first.
 
         Args:
-            plan: Of the whole run.
+            plan: Plan of the whole run.
         """
         case = self.launch.case
         scaled = replace(scale(case, self.checkout), script=self.script)
@@ -145,7 +145,7 @@ class Rehearsal:
         return Check("tokenizer", CHANGED, f"{kind} cannot be had here ({problem}): numbers below {self._ids():,} instead")
 
     def _ids(self) -> int:
-        """How many ids the stand-in of a tokenizer has: as many as the launch says, or GPT-2."""
+        """Return how many ids the stand-in of a tokenizer has: as many as the launch says, or GPT-2."""
         return int(self.launch.case.arguments.get("--vocab-size") or 50_257)
 
     def _tokenizer_flags(self) -> tuple[str, ...]:
@@ -191,7 +191,7 @@ class Rehearsal:
         yield from self._ended(second)
 
     def _with_control(self, compared: Check, run: Run, saved: int, killed: int) -> Check:
-        """Whether the text alone, without the plugin, resumes with other losses too, as with some of FP8's recipes."""
+        """Return whether the text alone, without the plugin, resumes with other losses too, as with some of FP8's recipes."""
         folder = self.folder / "control"
         flags = without_plugin(run.flags, self.folder / "checkpoints", folder / "checkpoints")
         control = replace(run, flags=flags, plugin=False, audited=False)
@@ -248,7 +248,7 @@ class Rehearsal:
 
 
 def fault(output: str) -> str:
-    """The last line of an output that says what was wrong; of an assertion without words, its code."""
+    """Return the last line of an output that says what was wrong; of an assertion without words, its code."""
     found = list(FAULT.finditer(output))
     if not found:
         lines = output.strip().splitlines()
@@ -337,7 +337,7 @@ def _list(numbers: Sequence[int]) -> str:
 
 
 def real_switch(plan: Plan) -> Mapping[str, int] | None:
-    """Where the whole run's switch will be: after which iteration, and after how many samples and tokens."""
+    """Return where the whole run's switch will be: after which iteration, and after how many samples and tokens."""
     if plan.switch is None:
         return None
     until = plan.batches.batches_until(plan.switch)

@@ -26,7 +26,7 @@ def install_holds() -> None:
 
 
 def saved_line(iteration: int) -> re.Pattern[str]:
-    """What Megatron-LM's first rank prints when the checkpoint of an iteration is complete."""
+    """Return what Megatron-LM's first rank prints when the checkpoint of an iteration is complete."""
     return re.compile(rf"successfully saved checkpoint from iteration +{iteration}\b")
 
 

@@ -30,7 +30,7 @@ class Launch:
     """A launch of Megatron-LM.
 
     Args:
-        script: As it is named, so that its folder may not be right here.
+        script: The script as it is named; its folder may be another on this machine.
         flags: Megatron-LM's and the plugin's.
         ranks: How many there will be.
         plugin: Whether it goes through `-m megatron_nca`.
@@ -125,5 +125,5 @@ def arguments(flags: Sequence[str]) -> dict[str, Any]:
 
 
 def is_flag(word: str) -> bool:
-    """Whether a word is a flag rather than a value, such as a negative number."""
+    """Return whether a word is a flag rather than a value, such as a negative number."""
     return word.startswith("-") and not word[1:2].isdigit() and word != "-"

@@ -34,7 +34,7 @@ class Length:
     """How long the launch's run is.
 
     Args:
-        samples: Of the whole run.
+        samples: Samples of the whole run.
         sequence: Tokens of a sample.
         batch: Samples of a step.
     """
@@ -45,7 +45,7 @@ class Length:
 
 
 def data_paths(case: Case) -> dict[str, list[str]]:
-    """The words of each data path of a launch, by the flag that would give them.
+    """Return the words of each data path of a launch, by the flag that would give them.
 
     Raises:
         LaunchError: A file that holds them cannot be read.
@@ -76,7 +76,7 @@ class Scaling:
 
     Args:
         case: The launch's flags.
-        length: Of its run.
+        length: Length of its run.
         data_parallel: Replicas of the rehearsal.
         text: Gives the prefix to read in the place of a text's.
     """
@@ -168,7 +168,7 @@ class Scaling:
 
 
 def sequence_of(entries: Iterable[str]) -> int:
-    """The shortest sequence, a multiple of 64 tokens, that holds the frames that each entry needs."""
+    """Return the shortest sequence, a multiple of 64 tokens, that holds the frames that each entry needs."""
     longest = max((MIN_FRAMES * parse_entry(entry).config.frame_length for entry in entries), default=SEQUENCE)
     return _up(longest, SEQUENCE)
 
@@ -178,12 +178,12 @@ def _up(count: int, step: int) -> int:
 
 
 def has_files(prefix: str) -> bool:
-    """Whether both files of an indexed dataset are there."""
+    """Return whether both files of an indexed dataset are there."""
     return all(Path(prefix + end).is_file() for end in (".bin", ".idx"))
 
 
 def describe(arguments: Mapping[str, Any]) -> str:
-    """The number format of a launch's flags."""
+    """Return the number format of a launch's flags."""
     parts = [name for flag, name in (("--bf16", "bf16"), ("--fp16", "fp16")) if arguments.get(flag)]
     if kind := arguments.get("--fp8-format"):
         parts.append(f"FP8 {kind}, {arguments.get('--fp8-recipe', 'delayed')}")

@@ -90,7 +90,7 @@ class Run:
         model: Flags of the model and its training.
         python: The interpreter.
         environment: Variables on top of this process's.
-        script: Of the checkout.
+        script: The training script, as a path inside the checkout.
         audited: Whether each rank checks its tensors at the switch; see `audit`.
         tokenizer: Flags of the tokenizer in place of `vocabulary`.
     """
@@ -138,7 +138,7 @@ class Run:
         """Start the run.
 
         Args:
-            folder: Where each rank's output goes, as `rank0.log` and so on; made if missing.
+            folder: Folder for each rank's output, as `rank0.log` and so on; made if missing.
 
         Returns:
             The running processes; a context that kills them at its end.
@@ -153,7 +153,7 @@ class Run:
         """Run to the end.
 
         Args:
-            folder: Where each rank's output goes.
+            folder: Folder for each rank's output.
             timeout: Seconds after which the run is killed.
 
         Returns:
@@ -170,7 +170,7 @@ class Run:
         """Run until a rank fails, as a run with wrong flags should.
 
         Args:
-            folder: Where each rank's output goes.
+            folder: Folder for each rank's output.
             timeout: Seconds after which the run is killed.
 
         Returns:
@@ -191,7 +191,7 @@ class Run:
 
         Args:
             iteration: The last iteration to be logged; what Megatron-LM does after logging it is not done.
-            folder: Where each rank's output goes.
+            folder: Folder for each rank's output.
             timeout: Seconds to wait.
 
         Returns:
@@ -212,7 +212,7 @@ class Run:
 
         Args:
             iteration: The iteration whose checkpoint is the last thing that happens.
-            folder: Where each rank's output goes.
+            folder: Folder for each rank's output.
             timeout: Seconds to wait.
 
         Returns:
@@ -290,23 +290,23 @@ class Ranks:
         self.kill()
 
     def output(self, rank: int) -> str:
-        """What a rank has printed."""
+        """Return what a rank has printed."""
         return (self._folder / f"rank{rank}.log").read_text(errors="replace")
 
     def log(self) -> TrainingLog:
-        """The log so far; Megatron-LM writes it on the last rank."""
+        """Return the log so far; Megatron-LM writes it on the last rank."""
         return parse_log(self.output(len(self._processes) - 1), self._second_is_mean)
 
     def reached(self, iteration: int) -> bool:
-        """Whether the log shows an iteration or a later one."""
+        """Return whether the log shows an iteration or a later one."""
         return any(record.iteration >= iteration for record in self.log().iterations)
 
     def ended(self) -> bool:
-        """Whether every rank has exited."""
+        """Return whether every rank has exited."""
         return all(process.poll() is not None for process in self._processes)
 
     def failed(self) -> int | None:
-        """The first rank that has exited with an error, if any."""
+        """Return the first rank that has exited with an error, if any."""
         return next((rank for rank, process in enumerate(self._processes) if process.poll()), None)
 
     def wait_for(self, condition: Callable[[], bool], timeout: float, fail_early: bool = True) -> None:
@@ -339,7 +339,7 @@ class Ranks:
             process.wait()
 
     def error(self, what: str) -> RunError:
-        """An error that shows the end of the log of the rank that failed, or of the last one."""
+        """Return an error that shows the end of the log of the rank that failed, or of the last one."""
         failed = self.failed()
         rank = len(self._processes) - 1 if failed is None else failed
         tail = "\n".join(self.output(rank).splitlines()[-_TAIL_LINES:])

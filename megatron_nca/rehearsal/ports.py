@@ -5,7 +5,7 @@ import random
 import socket
 
 PORTS = range(15_000, 32_000)
-"""Below those that Linux gives to outgoing connections: one of theirs can be free when it is asked for and taken soon after."""
+"""Ports below those that Linux gives to outgoing connections: one of theirs may be free when asked for and taken soon after."""
 
 
 def free_ports(count: int) -> list[int]:

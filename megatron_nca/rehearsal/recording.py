@@ -64,7 +64,7 @@ _PROGRAMS = ("torchrun", "srun", "scontrol", "squeue", "python", "python3")
 
 
 def is_script(word: str) -> bool:
-    """Whether a word names a script of a shell."""
+    """Return whether a word names a script of a shell."""
     return word.endswith(SUFFIXES)
 
 
@@ -75,7 +75,7 @@ def record(words: Sequence[str], environment: Mapping[str, str], checkout: Path 
         words: The script and its arguments.
         environment: Variables on top of this process's.
         checkout: A checkout of Megatron-LM, whose files the script may look for in its working directory.
-        nodes: Of the job, or None for what the script's own `#SBATCH --nodes` says.
+        nodes: Nodes of the job, or None for what the script's own `#SBATCH --nodes` says.
 
     Returns:
         The launch that it came to.

@@ -20,19 +20,19 @@ class Case:
     """A launch's flags.
 
     Args:
-        name: Of a published case its folder; of any other launch its script.
-        arguments: Its flags and their values: True for a flag alone, a text, a number, or a list of texts.
+        name: Folder of a published case; script of any other launch.
+        arguments: The launch's flags and their values: True for a flag alone, a text, a number, or a list of texts.
     """
 
     name: str
     arguments: Arguments = field(hash=False)
 
     def has(self, flag: str) -> bool:
-        """Whether a flag is given, and not given as false."""
+        """Return whether a flag is given, and not given as false."""
         return self.arguments.get(flag) not in (None, False, "false")
 
     def size(self, flag: str) -> int:
-        """The value of a flag that is a number; 1 where it is not given."""
+        """Return the value of a flag that is a number; 1 where it is not given."""
         return int(self.arguments.get(flag) or 1)
 
 
@@ -96,7 +96,7 @@ class Scaled:
 
     Args:
         script: The script that runs it.
-        flags: Its flags, less data and length.
+        flags: Flags of the scaled launch, less data and length.
         layout: Sizes of the parallel groups, as `Run` names them.
         environment: Variables of its ranks.
     """
@@ -132,14 +132,14 @@ def scale(case: Case, checkout: Checkout) -> Scaled:
 
 
 def script_of(case: Case, checkout: Checkout) -> str:
-    """The script of a checkout that trains a case's model."""
+    """Return the script of a checkout that trains a case's model."""
     if not is_hybrid(case):
         return "pretrain_gpt.py"
     return "pretrain_hybrid.py" if (checkout.path / "pretrain_hybrid.py").exists() else "pretrain_mamba.py"
 
 
 def left_out(flag: str, engine: bool) -> bool:
-    """Whether a scaled case does not take a flag over, with Transformer Engine or without."""
+    """Return whether a scaled case does not take a flag over, with Transformer Engine or without."""
     patterns = LEFT_OUT if engine else LEFT_OUT + NEEDS_TRANSFORMER_ENGINE
     return any(fnmatch(flag, pattern) for pattern in patterns)
 
@@ -156,19 +156,19 @@ def _environment(case: Case) -> dict[str, str]:
 
 
 def is_hybrid(case: Case) -> bool:
-    """Whether a case's model has state-space layers."""
+    """Return whether a case's model has state-space layers."""
     return case.name.startswith(("hybrid", "nemotron", "pretrain_hybrid", "pretrain_mamba")) or any(
         case.has(flag) for flag in ("--hybrid-layer-pattern", "--hybrid-override-pattern", "--is-hybrid-model")
     )
 
 
 def is_installed(package: str) -> bool:
-    """Whether this interpreter has a package."""
+    """Return whether this interpreter has a package."""
     return importlib.util.find_spec(package) is not None
 
 
 def has_transformer_engine() -> bool:
-    """Whether this interpreter has Transformer Engine's Python, over the stand-in's extension."""
+    """Return whether this interpreter has Transformer Engine's Python, over the stand-in's extension."""
     return is_installed("transformer_engine")
 
 

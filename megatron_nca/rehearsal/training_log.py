@@ -14,8 +14,8 @@ class Iteration:
 
     Args:
         iteration: Counted from 1.
-        consumed_samples: After the iteration.
-        learning_rate: Of the iteration that follows: Megatron-LM logs after the scheduler's step.
+        consumed_samples: Samples consumed after the iteration.
+        learning_rate: Learning rate of the iteration that follows: Megatron-LM logs after the scheduler's step.
         loss: `lm loss`; None where no loss of this iteration alone is printed: it was skipped, or its line
             holds a mean.
         grad_norm: None where it is not computed.
@@ -51,8 +51,8 @@ class TrainingLog:
 
     Args:
         text: The last rank's output, which holds the losses.
-        iterations: In the order of the log.
-        validations: In the order of the log.
+        iterations: Iterations in the order of the log.
+        validations: Validations in the order of the log.
     """
 
     text: str

@@ -39,7 +39,7 @@ def count_cells(
     """Count the cells that were predicted.
 
     Args:
-        cells: As ``cells_of_ids`` makes them.
+        cells: Table of cells, as ``cells_of_ids`` makes them.
         predicted: int64, any shape, the most probable ids.
         labels: int64, the same shape, the true ids.
         frames_seen: int64, the same shape, -1 for a label that is no patch.

@@ -57,7 +57,7 @@ def refuse_early(words: Sequence[str]) -> None:
         words: Arguments of a Megatron-LM script.
 
     Raises:
-        NCAError: As ``validate`` raises it; marked as one of every rank.
+        NCAError: An error of ``validate``; marked as one of every rank.
     """
     try:
         args = _read(words)

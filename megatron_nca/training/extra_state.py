@@ -38,7 +38,7 @@ def advice(args: Any, version: str | None, environment: Mapping[str, str] = os.e
 
     Args:
         args: Megatron-LM's arguments, as far as they are known.
-        version: Of Transformer Engine; None where it is not installed, as where a launch is only planned.
+        version: Version of Transformer Engine; None where it is not installed, as where a launch is only planned.
         environment: The launch's.
     """
     if not getattr(args, "fp8", None) and not getattr(args, "fp8_format", None):

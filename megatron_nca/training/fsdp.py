@@ -50,7 +50,7 @@ class Shards:
         """Write this rank's part of a weight into every place that keeps one.
 
         Args:
-            parameter: As ``full`` returns it.
+            parameter: A parameter as ``full`` returns it.
             weight: float32, of its shape.
         """
         place = self._places.get(id(parameter))

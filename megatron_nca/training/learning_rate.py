@@ -19,7 +19,7 @@ from megatron_nca.errors import NCAError
 from megatron_nca.stacks import CORE, Stack
 
 WARMUP_FRACTION = 0.1
-"""Of the NCA phases, as in the paper."""
+"""Warm-up as a share of the NCA phases, as in the paper."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class PhaseLearningRate:
         peak: Peak learning rate, or None for the run's.
         minimum: Rate at the end of the decay, or None for the run's.
         warmup_samples: Samples of linear warm-up, or None for a tenth of the phases.
-        decay_style: As Megatron's ``--lr-decay-style``, or None for the run's.
+        decay_style: Shape of the decay, as Megatron's ``--lr-decay-style``, or None for the run's.
         decoupled_peak: Peak learning rate of input and output embeddings, where the run decouples theirs; None for one in
             proportion to the others'.
         decoupled_minimum: Their rate at the end of the decay, or None for one in proportion.
@@ -76,7 +76,7 @@ def install(
         switch: Consumed samples at which the text begins.
         phase: The NCA phases' schedule.
         text_warmup_fraction: Warm-up of the text as a share of its decay, or None for the scheduler's own warm-up.
-        stack: Whose spelling errors use.
+        stack: The stack whose spelling errors use.
 
     Raises:
         NCAError: What remains after the switch is too short for the run's warm-up or final decay, or embeddings are to have

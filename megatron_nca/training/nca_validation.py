@@ -34,7 +34,7 @@ class Result:
         entry: The entry as the user wrote it.
         loss: Mean over the labels that the entry trains, in nats.
         accuracy: Share of next frames' cells predicted, or None where the output layer makes no logits.
-        by_frames_seen: The same for each number of frames seen, from 1 on; None where no label has seen so many.
+        by_frames_seen: Accuracy for each number of frames seen, from 1 on; None where no label has seen so many.
     """
 
     entry: str

@@ -114,7 +114,7 @@ class _MasterWeight:
 
     Attributes:
         tensor: float32 where it is the optimizer's own; None where the inner optimizer's state holds it.
-        part: Of the flat parameter; None for all.
+        part: Slice of the flat parameter; None for all of it.
         inner: The inner optimizer.
         shard: The inner optimizer's parameter.
     """

@@ -40,7 +40,7 @@ class Option:
         choices: What it may be, or nothing for any value.
         metavar: How help writes the value.
         alone: The value of a flag that is given without one; None for an option that needs a value.
-        elsewhere: For each stack without it, by name, why and what to do there.
+        elsewhere: Stacks without it, each name with why and what to do there.
     """
 
     name: str
@@ -198,7 +198,7 @@ class Options:
 
         Args:
             given: Values by name; a missing one, or None, is the default.
-            stack: Whose spelling errors use.
+            stack: The stack whose spelling errors use.
 
         Raises:
             NCAError: There is no such option, not on this stack, or its value is not usable.
@@ -281,7 +281,7 @@ def read_overrides(words: Sequence[str], stack: Stack) -> Options:
 
     Args:
         words: The words of the command line that begin with ``nca.``, with or without Hydra's ``+``.
-        stack: Whose spelling errors use.
+        stack: The stack whose spelling errors use.
 
     Raises:
         NCAError: A key or value is not usable.

@@ -104,7 +104,7 @@ def install(batches: BatchBoundaries, consumed_samples: int) -> None:
     """Let a plan's batches answer in the place of the run's, from a step on.
 
     Args:
-        batches: Of the plan.
+        batches: The plan's global batches.
         consumed_samples: Samples of all steps so far.
     """
     from megatron.core import num_microbatches_calculator as module

@@ -61,7 +61,7 @@ class Record:
 
     Attributes:
         sequence_length: Tokens of a sample.
-        seed: Of the data.
+        seed: Seed of the data.
         phases: Each phase's entry, with everything that determines its samples.
         blended: Weight and entry of each ``nca:`` entry of the final blend.
         text: Weight of each text, or how many there are where Megatron weighs them.
@@ -74,7 +74,7 @@ class Record:
         texts: Identity of each text; None in version 1.
         stream: Version of the process's random numbers; None in version 1.
         history: What the run has planned and read so far; None before version 3.
-        version: Of the record's form, as it was written.
+        version: Version of the record's format, as it was written.
     """
 
     sequence_length: int

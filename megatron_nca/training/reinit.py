@@ -35,7 +35,7 @@ class Target:
 
     Attributes:
         part: The part it belongs to, of ``PARTS``.
-        name: Of the weight, the same on every rank that holds a part or a copy of it.
+        name: Name of the weight, the same on every rank that holds a part or a copy of it.
         parameter: The local tensor.
         initializer: Megatron's init method for it.
         dim: The dimension along which ranks share the weight; None where each holds all of it.
@@ -80,8 +80,8 @@ def reinitialize(
 
     Args:
         model: Megatron's model chunks of this rank.
-        parts: Of ``PARTS``.
-        seed: The same on every rank.
+        parts: Parts to draw anew, each one of ``PARTS``.
+        seed: Seed of the new weights, the same on every rank.
         follow: Is told each weight as it was drawn, one at a time.
 
     Returns:
@@ -105,7 +105,7 @@ def count(model: Sequence[Any], parts: Sequence[str]) -> dict[str, int]:
 
     Args:
         model: Megatron's model chunks of this rank; called on all ranks.
-        parts: Of ``PARTS``.
+        parts: Parts to draw anew, each one of ``PARTS``.
     """
     found = [target.part for target in _targets(model, parts)]
     counts = torch.tensor([found.count(part) for part in parts], dtype=torch.int64)
@@ -164,7 +164,7 @@ def _layer_targets(chunk: torch.nn.Module) -> Iterator[Target]:
 
 
 def _is_layer(module: Any) -> bool:
-    """Whether it is a transformer layer, or a state-space one."""
+    """Return whether it is a transformer layer, or a state-space one."""
     mixes = hasattr(module, "mixer") or (hasattr(module, "self_attention") and hasattr(module, "mlp"))
     return hasattr(module, "layer_number") and mixes
 

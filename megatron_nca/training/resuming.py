@@ -25,7 +25,7 @@ class Checkpoint:
     """What a checkpoint says of the curriculum.
 
     Attributes:
-        record: Its record, or None where it has none.
+        record: The checkpoint's record, or None where it has none.
         consumed: Samples of all steps before it.
     """
 
@@ -68,7 +68,7 @@ def compare(checkpoint: Checkpoint, launch: Record | None, has_switch: bool, opt
         launch: The launch's record, None where it trains without a word of ours.
         has_switch: Whether the launch's plan has a switch.
         options: The user's.
-        stack: Whose spelling errors use.
+        stack: The stack whose spelling errors use.
 
     Returns:
         Lines worth telling where the run goes on.

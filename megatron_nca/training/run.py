@@ -199,7 +199,7 @@ class CurriculumRun:
         """Take what a checkpoint says of the curriculum; not called where a run starts with a checkpoint's weights alone.
 
         Args:
-            record: As ``state_dict`` gave it, or None where the checkpoint has none.
+            record: The record as ``state_dict`` gave it, or None where the checkpoint has none.
             consumed_samples: Samples of all steps before the checkpoint.
 
         Raises:

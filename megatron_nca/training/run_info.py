@@ -13,7 +13,7 @@ class RunInfo:
     """Facts about a run, as its stack knows them at the time.
 
     Attributes:
-        seed: Of new weights; None for the data's.
+        seed: Seed of new weights; None for the data's.
         consumed_samples: Samples of the steps so far.
         iteration: Steps so far.
         padded_vocab_size: Rows of the model's embedding, or None where it is not known yet.
@@ -22,7 +22,7 @@ class RunInfo:
         validation_sets_apart: Whether validation sets are read one by one, and not as a mixture.
         global_batch_size: Samples of a step, once batches have stopped growing.
         micro_batch_size: Samples of a forward pass.
-        eval_batch_sizes: The same two of a validation, where they are others.
+        eval_batch_sizes: Global and micro-batch size of a validation, where they differ from training's.
         sequence_length: Tokens of a sample, where the launch is known before its datasets are built.
         train_samples: Length of the run where it was given in samples, else None.
         train_iterations: Length of the run where it was given in steps, else None.

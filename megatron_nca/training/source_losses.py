@@ -24,7 +24,7 @@ class MicroBatches:
     Attributes:
         consumed_samples: Samples of the steps before.
         size: Samples of a micro-batch.
-        rank: Of the data-parallel ranks, this one.
+        rank: This rank's number among the data-parallel ranks.
         ranks: Number of data-parallel ranks.
         number: Micro-batches of a rank in this step.
     """
@@ -103,7 +103,7 @@ class SourceLosses:
         """Add the losses of the step's next micro-batch; nothing where the step does not mix NCA and text.
 
         Args:
-            losses: Of every label, in any shape with the micro-batch's samples first.
+            losses: Loss of every label, in any shape with the micro-batch's samples first.
             mask: Which labels count, of as many elements.
         """
         if self._step is None or losses.numel() != mask.numel():

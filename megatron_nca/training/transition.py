@@ -31,10 +31,10 @@ class Transition:
     Args:
         plan: The training plan; without a switch, nothing ever happens.
         settings: What to do.
-        seed: Of the new weights; every rank must have the same.
+        seed: Seed of the new weights; every rank must have the same.
         report: Takes the line that tells of the transition; called on every rank.
         state: Where the run stands.
-        stack: Whose spelling errors use.
+        stack: The stack whose spelling errors use.
     """
 
     def __init__(

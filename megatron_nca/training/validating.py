@@ -21,7 +21,7 @@ def validate(options: Options, info: RunInfo, stack: Stack) -> None:
     Args:
         options: The user's.
         info: What the stack tells of the run.
-        stack: Whose spelling errors use.
+        stack: The stack whose spelling errors use.
 
     Raises:
         NCAError: Data, options and run do not go together.

@@ -74,7 +74,7 @@ def recurrence_initializer(
     """Return the init method of one of a linear-attention layer's ``RECURRENCES``, as Megatron's GatedDeltaNet has them.
 
     Args:
-        name: Of the parameter.
+        name: Name of the parameter.
         decays: Bounds of A, of which the parameter is the logarithm.
         convolution: Bound of the convolution's weights; None for PyTorch's own of a convolution.
         soft_steps: Whether step sizes are drawn, log-uniform in 0.001 to 0.1 behind a softplus, and not all ones.
@@ -122,8 +122,8 @@ def draw_rows(name: str, initializer: Initializer, shape: Sequence[int], seed: i
     Args:
         name: ``WORD_EMBEDDINGS`` or ``OUTPUT_LAYER``.
         initializer: Its init method.
-        shape: Of the whole embedding, (padded vocabulary, hidden size).
-        seed: Of the new weights.
+        shape: Shape of the whole embedding, (padded vocabulary, hidden size).
+        seed: Seed of the new weights.
         first: The first row wanted.
         rows: How many.
 
@@ -149,6 +149,6 @@ def shard(whole: torch.Tensor, dim: int, rank: int, size: int, stride: int) -> t
 
 
 def _is_elementwise(initializer: Initializer) -> bool:
-    """Whether the values do not depend on the tensor's shape, as those of Xavier's scheme do."""
+    """Return whether the values do not depend on the tensor's shape, as those of Xavier's scheme do."""
     inner = initializer.func if isinstance(initializer, functools.partial) else initializer
     return inner in (torch.nn.init.normal_, torch.nn.init.trunc_normal_, torch.nn.init.zeros_)

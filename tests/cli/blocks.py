@@ -34,7 +34,7 @@ class Block:
 
     Attributes:
         page: Path from the repository's root.
-        line: Of its first line of text.
+        line: Number of its first line of text, from 1.
         kind: After the fence, such as ``python``; empty for a shell.
         text: What it holds.
         mark: ``unchecked``, ``not run`` or None: what a comment above it asks for.

@@ -54,7 +54,7 @@ def test_another_dataset_builder_fails(succeed, monkeypatch):
     assert states(succeed("doctor", code=1))["Megatron-Core"] == "FAILED"
 
 
-@pytest.mark.parametrize(("value", "told"), [("1", "is set here"), ("0", "is not set here")])
+@pytest.mark.parametrize(("value", "result"), [("1", "is set here"), ("0", "is not set here")])
 def test_a_transformer_engine_that_resumes_only_what_is_trusted_is_told(succeed, monkeypatch, value, result):
     from megatron_nca.cli.commands import doctor
 

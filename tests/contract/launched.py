@@ -102,7 +102,7 @@ class Launched:
         """Start a run and wait for its end.
 
         Args:
-            folder: Of its own.
+            folder: The run's folder.
             text: Prefix of an indexed dataset of bytes.
             change: How it differs from the run.
             checkpoint: A folder with the one checkpoint to go on from, as ``checkpoint`` makes it.

@@ -62,7 +62,7 @@ class Checkpoint:
     Attributes:
         step: Steps before it.
         consumed: Samples of those.
-        states: Of model, optimizer and scheduler.
+        states: States of model, optimizer and scheduler.
         stacks_own: What the stack keeps beside them, the record in it.
     """
 

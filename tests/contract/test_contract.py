@@ -71,7 +71,7 @@ def without_record(stack, checkpoint):
 
 
 OWN_STEPS = SWITCH // 4 + STEPS - SWITCH_STEP
-"""Of a run of as many samples, whose NCA phase has batches of four."""
+"""Steps of a run of as many samples whose NCA phase has batches of four."""
 
 
 def test_a_phase_with_a_batch_of_its_own_reads_the_same_samples_in_more_steps(stack, text, whole):
@@ -93,7 +93,7 @@ def test_a_phase_with_a_batch_of_its_own_reads_the_same_samples_in_more_steps(st
 PHASES = "nca:tokens=2K,grid=8,colors=6,trajectory=64 phase:tokens=3K 0.7 A 0.3 B phase: 0.4 A 0.3 B 0.3 C"
 SEEN = {}
 DIGEST = "dbb26be5a29720d8cd35aacbf487d29247590e7df980d617527afa11133096ab"
-"""Of all samples of that run, in order: real packages are driven each in a process of its own."""
+"""Digest of all samples of that run, in order: real packages are driven each in a process of its own."""
 
 
 @pytest.fixture(scope="session")

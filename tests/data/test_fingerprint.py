@@ -37,7 +37,7 @@ def judged(entry=WEB):
 @pytest.mark.parametrize("edge", [0, 1])
 @pytest.mark.parametrize("off", [-1, 1])
 def test_a_size_that_is_one_byte_off_at_an_edge_of_the_band_gives_another(edge, off, monkeypatch):
-    """Of all sizes that alone which lies nearest to the edge is wrong."""
+    """Only the size that lies nearest to the edge is wrong."""
     right, raw = judged(), probe_bytes(WEB.config)
     at = sizes_in_band(WEB.config.gzip, raw)[edge]
     sizes = np.rint(NCASource(WEB.config, 1).complexities(CANDIDATES) * raw)

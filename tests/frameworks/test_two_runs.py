@@ -16,7 +16,7 @@ BATCH, SWITCH, ITERATIONS = 8, 10, 24
 PROCESS = "grid=4,colors=3,gzip=none,trajectory=64"
 SCHEDULED = ("--hidden-dropout", "0", "--attention-dropout", "0")
 NCA_WARMUP = ("--lr-warmup-fraction", "0.1")
-"""Of an NCA phase inside one run."""
+"""Warm-up of an NCA phase inside one run."""
 
 PRINTED = 1e-5
 """What other orders of summation may change in a loss of six decimals."""

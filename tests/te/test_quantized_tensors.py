@@ -23,7 +23,7 @@ def tex():
 
 
 def values(rows=ROWS, columns=COLUMNS, seed=0):
-    """Of a different magnitude in every row and column, so that every block has a scale of its own."""
+    """Return values whose magnitude differs in every row and column, so that every block has a scale of its own."""
     generator = torch.Generator().manual_seed(seed)
     spread = torch.exp2(6 * torch.randn(rows, 1, generator=generator)) * torch.exp2(
         torch.randn(1, columns, generator=generator)

@@ -40,7 +40,7 @@ ENTRIES = ("nca:gzip=none", "nca:", "nca:domain=code")
 TABLES = ("benchmarks.engine", "benchmarks.dataset", "benchmarks.scale")
 MODELS = {"1.6B": 1.6e9, "8B": 8e9}
 GPU_FLOPS = 400e12
-"""Of an H100 in practice; a token costs 6 FLOPs a parameter."""
+"""Floating-point operations a second of an H100 in practice; a token costs 6 a parameter."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:

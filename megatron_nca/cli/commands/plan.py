@@ -33,7 +33,7 @@ as Megatron-LM takes them: --data-path, --train-data-path and its like, --data-a
 Exit code 1: the launch would be refused, or would not train as its entries say; 3 under --strict: a warning."""
 
 POINTS = 200
-"""Of the learning rate and the shares, over each phase."""
+"""Points at which the learning rate and the shares are computed, in each phase."""
 STRICT = 3
 
 

@@ -11,7 +11,7 @@ from megatron_nca.data.entry import NCAEntry, is_nca
 from megatron_nca.data.layout import SampleLayout
 
 FEW_STEPS = 500
-"""Of the optimizer in NCA; the paper had 5,000, of 32 sequences of 1,024 tokens."""
+"""Fewer optimizer steps of NCA than this are warned of; the paper had 5,000, of 32 sequences of 1,024 tokens."""
 FEW_RULES, RULES_LOOKED_AT = 0.01, 4_000
 SMALL_SHARE = 1e-3
 
@@ -32,7 +32,7 @@ def warnings(plan: Plan, vocabulary: str) -> Iterator[str]:
 
     Args:
         plan: The plan.
-        vocabulary: Where its size comes from.
+        vocabulary: Source of the vocabulary's size, for messages.
     """
     steps = plan.batches.batches_until(min(plan.switch or 0, plan.samples))
     if 0 < steps < FEW_STEPS:

@@ -17,14 +17,14 @@ class Schedule:
     """The learning rate over a run, with the names and the law of Megatron's OptimizerParamScheduler.
 
     Attributes:
-        init_lr: Where the warm-up begins.
+        init_lr: Learning rate at which the warm-up begins.
         max_lr: Peak.
         min_lr: End of the decay.
         lr_warmup_steps: Length of the warm-up, in samples.
-        lr_decay_steps: Where the decay ends.
+        lr_decay_steps: Step at which the decay ends.
         lr_decay_style: ``constant``, ``linear``, ``cosine``, ``inverse-square-root`` or ``WSD``.
         wsd_decay_steps: Length of WSD's final decay.
-        lr_wsd_decay_style: Its form.
+        lr_wsd_decay_style: Shape of that decay.
         optimizer: Parameter groups, for what looks at them.
         num_steps: Consumed samples.
     """
@@ -92,7 +92,7 @@ class RampupBatches:
 
     Attributes:
         start: Samples of the first batch.
-        increment: By how many they grow.
+        increment: Samples by which they grow.
         ramup_samples: Over how many samples.
         end: Samples of a batch behind that.
 

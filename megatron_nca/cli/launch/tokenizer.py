@@ -73,14 +73,14 @@ def read_vocabulary_of(args: argparse.Namespace, launch: argparse.Namespace) -> 
     """Make the vocabulary of a command's own arguments or, where they say nothing, of a launch's.
 
     Args:
-        args: With ``add_tokenizer_arguments``.
-        launch: With ``add_tokenizer_of_launch``, or ``args`` again.
+        args: The command's arguments, with those of ``add_tokenizer_arguments``.
+        launch: The launch's arguments, with those of ``add_tokenizer_of_launch``, or ``args`` again.
 
     Returns:
         The vocabulary, and where it comes from, for people.
 
     Raises:
-        UsageError: As ``read_vocabulary``.
+        UsageError: An error of ``read_vocabulary``.
     """
     if args.tokenizer or args.vocab_size is not None:
         return read_vocabulary(args), "--tokenizer" if args.tokenizer else "--vocab-size"

@@ -33,7 +33,7 @@ class Trajectories:
         title: The entry.
         subtitle: What is seen.
         config: The process.
-        names: Of each trajectory.
+        names: Name of each trajectory.
         ratios: Compression ratio of each one's rule.
         grids: uint8 (trajectories, frames, grid, grid).
     """

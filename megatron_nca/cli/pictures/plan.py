@@ -12,7 +12,7 @@ from megatron_nca.cli.pictures.looks import FAINT, INK, SERIES, STYLE, TEXT_COLO
 from megatron_nca.data.curriculum import TEXT, Plan
 
 LEAST_WIDTH = 0.22
-"""Of a phase, as a share of the picture: a short one is drawn wider than it is, so that what happens in it can be read."""
+"""Least width of a phase, as a share of the picture: a short one is drawn wider, so that what happens in it can be read."""
 
 
 def draw(plan: Plan, described: dict[str, Any], path: Path) -> None:
@@ -20,7 +20,7 @@ def draw(plan: Plan, described: dict[str, Any], path: Path) -> None:
 
     Args:
         plan: The plan.
-        described: As ``plan --json`` prints it.
+        described: The plan as ``plan --json`` prints it.
         path: PNG to write.
     """
     plt = pyplot()

@@ -44,7 +44,7 @@ def module(version: tuple[int, int]) -> Extension:
     """Make the module.
 
     Args:
-        version: Of the Transformer Engine that will import it.
+        version: Version of the Transformer Engine that will import it.
     """
     from megatron_nca.rehearsal.extension import activations, gemm, multi_tensor, names, norms, quantizing, recipes, rows
 

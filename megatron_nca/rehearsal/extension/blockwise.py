@@ -75,7 +75,7 @@ def _cast(
 
 
 def block_amax(matrix: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-    """The largest magnitude in every block of a matrix; blocks at the edges may be smaller."""
+    """Return the largest magnitude in every block of a matrix; blocks at the edges may be smaller."""
     down, across = -matrix.shape[0] % rows, -matrix.shape[1] % columns
     padded = torch.nn.functional.pad(matrix.abs(), (0, across, 0, down))
     return padded.reshape(padded.shape[0] // rows, rows, padded.shape[1] // columns, columns).amax((1, 3))
@@ -91,7 +91,7 @@ def _fill_scales(held: torch.Tensor, scales: torch.Tensor) -> None:
 
 
 def _is_compact(quantizer: Any) -> bool:
-    """Whether scales are laid out to be gathered from other ranks; up to 2.14."""
+    """Return whether scales are laid out to be gathered from other ranks; up to 2.14."""
     return bool(getattr(quantizer, "all_gather_usage", False)) and quantizer.block_scaling_dim == 1
 
 
@@ -103,12 +103,12 @@ def _format(compact: bool) -> Any:
 
 
 def dequantize(tensor: Any) -> torch.Tensor:
-    """What the tensor stands for: float32. Transformer Engine's Python does it for this kind."""
+    """Return what the tensor stands for: float32. Transformer Engine's Python does it for this kind."""
     return tensor.dequantize(dtype=torch.float32)
 
 
 def operand(tensor: Any, rowwise: bool) -> torch.Tensor:
-    """The matrix that a product reads, float32; see `tensorwise.operand`."""
+    """Return the matrix that a product reads, float32; see `tensorwise.operand`."""
     data = tensor._rowwise_data if rowwise else tensor._columnwise_data
     scales = tensor._rowwise_scale_inv if rowwise else tensor._columnwise_scale_inv
     if data is None:
@@ -126,5 +126,5 @@ def operand(tensor: Any, rowwise: bool) -> torch.Tensor:
 
 
 def shape(tensor: Any) -> tuple[int, ...]:
-    """The shape of what the tensor stands for."""
+    """Return the shape of what the tensor stands for."""
     return tuple(tensor.size())

@@ -14,8 +14,8 @@ def construct(public: type, storage: type, quantizer: Any, shape: tuple[int, ...
         public: Transformer Engine's class that presents itself as a tensor.
         storage: Its bare counterpart, which quantizers marked as internal make.
         quantizer: The quantizer.
-        shape: Of what the tensor stands for.
-        dtype: That it presents itself with.
+        shape: Shape of the tensor that the FP8 data stand for.
+        dtype: Type that the tensor presents itself with.
         **held: The constructor's arguments; those that this version does not know are left out.
     """
     held = {name: value for name, value in held.items() if name in _known(storage)}

@@ -31,7 +31,7 @@ def to_torch(dtype: int) -> torch.dtype:
 
 
 def largest(dtype: int) -> float:
-    """The largest finite number of an FP8 format."""
+    """Return the largest finite number of an FP8 format."""
     return LARGEST[DType(int(dtype))]
 
 
@@ -42,12 +42,12 @@ def cast(scaled: torch.Tensor, dtype: int) -> torch.Tensor:
 
 
 def values(data: torch.Tensor, dtype: int) -> torch.Tensor:
-    """What uint8 data of an FP8 format stands for, before the scale: float32."""
+    """Return what uint8 data of an FP8 format stands for, before the scale: float32."""
     return data.view(to_torch(dtype)).float()
 
 
 def amax(tensor: torch.Tensor) -> torch.Tensor:
-    """The largest magnitude: a float32 scalar, 0 for an empty tensor."""
+    """Return the largest magnitude: a float32 scalar, 0 for an empty tensor."""
     return tensor.detach().abs().amax().float() if tensor.numel() else torch.zeros(())
 
 
@@ -58,7 +58,7 @@ def scale_from_amax(
     power_of_two: bool = False,
     for_infinity: float = torch.finfo(torch.float32).max,
 ) -> torch.Tensor:
-    """The scales for largest magnitudes; compute_scale_from_amax of common/recipe/recipe_common.cuh.
+    """Return the scales for largest magnitudes; compute_scale_from_amax of common/recipe/recipe_common.cuh.
 
     Args:
         largest_magnitude: float32, of any shape.
@@ -93,11 +93,11 @@ def e8m0_from_amax(largest_magnitude: torch.Tensor, largest_number: float) -> to
 
 
 def e8m0_value(exponent: torch.Tensor) -> torch.Tensor:
-    """The powers of two that biased exponents stand for, float32."""
+    """Return the powers of two that biased exponents stand for, float32."""
     return (exponent.int() << 23).view(torch.float32)
 
 
 def e8m0_reciprocal(exponent: torch.Tensor) -> torch.Tensor:
-    """What values are multiplied with before they are cast, float32; 1 for the exponent of zeros."""
+    """Return what values are multiplied with before they are cast, float32; 1 for the exponent of zeros."""
     reciprocal = ((254 - exponent.int()) << 23).view(torch.float32)
     return torch.where(exponent == 0, torch.ones_like(reciprocal), reciprocal)

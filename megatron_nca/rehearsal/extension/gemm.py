@@ -44,22 +44,22 @@ def generic_gemm(
         transA: Whether A's last dimension is summed over.
         B: Plain or quantized, (..., columns).
         transB: Whether B's first dimensions are summed over.
-        D: Where the result goes, or None.
+        D: Tensor for the result, or None for a new one.
         quantizer: Casts the result, or None.
-        output_dtype: Of the result.
+        output_dtype: Type of the result.
         bias: Added to the result; with `grad` only asks for its gradient, the sum of B's rows.
         bias_type: The type of the bias, and of what goes into GELU of a low-precision product.
         gelu: Whether the result goes through GELU; with `grad`, whether it is multiplied with GELU's gradient.
-        gelu_in: Where that gradient is taken.
+        gelu_in: Input at which the gradient of GELU is taken.
         grad: Whether this is a backward product.
         workspace: Not needed here.
         workspace_size: Not needed here.
         accumulate: Whether the result is added to `beta` times D.
         use_split_accumulator: Sums are float32 here in any case.
         comm_overlap: A user buffer, of which there are none.
-        comm_type: Of the user buffer.
-        extra_output: Of the user buffer.
-        bulk_overlap: Of the user buffer.
+        comm_type: Kind of communication of the user buffer; unused.
+        extra_output: Second output of the user buffer; unused.
+        bulk_overlap: Whether the user buffer overlaps in bulk; unused.
         alpha: A factor of the product.
         beta: A factor of D; 1 if None.
 

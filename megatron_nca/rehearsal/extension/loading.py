@@ -42,7 +42,7 @@ _ENVIRONMENT = {
 
 
 def available() -> bool:
-    """Whether Transformer Engine's Python is installed."""
+    """Return whether Transformer Engine's Python is installed."""
     spec = importlib.util.find_spec(PACKAGE)
     return spec is not None and spec.origin is not None
 

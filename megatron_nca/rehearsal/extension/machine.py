@@ -7,7 +7,7 @@ _HOPPER, _BLACKWELL = (9, 0), (10, 0)
 
 
 def capability() -> tuple[int, int]:
-    """The compute capability.
+    """Return the compute capability.
 
     Raises:
         ValueError: If the variable is not a capability.
@@ -22,5 +22,5 @@ def capability() -> tuple[int, int]:
 
 
 def multiplies_any_layout() -> bool:
-    """Whether FP8 products take operands in any layout, as from Blackwell on; Hopper wants a transposed copy."""
+    """Return whether FP8 products take operands in any layout, as from Blackwell on; Hopper wants a transposed copy."""
     return capability() >= _BLACKWELL

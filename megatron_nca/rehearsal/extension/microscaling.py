@@ -76,13 +76,13 @@ def _spread(scales: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
 
 
 def dequantize(tensor: Any) -> torch.Tensor:
-    """What the tensor stands for: float32."""
+    """Return what the tensor stands for: float32."""
     rowwise = tensor._rowwise_data is not None
     return operand(tensor, rowwise).reshape(shape(tensor))
 
 
 def operand(tensor: Any, rowwise: bool) -> torch.Tensor:
-    """The matrix that a product reads, float32; see `tensorwise.operand`."""
+    """Return the matrix that a product reads, float32; see `tensorwise.operand`."""
     data = tensor._rowwise_data if rowwise else tensor._columnwise_data
     exponents = tensor._rowwise_scale_inv if rowwise else tensor._columnwise_scale_inv
     if data is None:
@@ -94,6 +94,6 @@ def operand(tensor: Any, rowwise: bool) -> torch.Tensor:
 
 
 def shape(tensor: Any) -> tuple[int, ...]:
-    """The shape of what the tensor stands for."""
+    """Return the shape of what the tensor stands for."""
     data = tensor._rowwise_data if tensor._rowwise_data is not None else tensor._columnwise_data
     return tuple(data.shape)

@@ -19,7 +19,7 @@ WATCHERS: list[Watcher] = []
 
 
 def kind_of(tensor: Any) -> ModuleType | None:
-    """The kind that a tensor is of, or None for a plain one."""
+    """Return the kind that a tensor is of, or None for a plain one."""
     if type(tensor) in (torch.Tensor, torch.nn.Parameter):
         return None
     return next((kind for kind in KINDS if isinstance(tensor, kind.classes())), None)
@@ -37,9 +37,9 @@ def quantize(tensor: torch.Tensor, quantizer: Any, output: Any = None, noop: tor
     """Cast a tensor to FP8.
 
     Args:
-        tensor: Of any floating type.
+        tensor: A tensor of any floating type.
         quantizer: Transformer Engine's, of which the kind and the scale come.
-        output: Where to write, or None for a new tensor.
+        output: Tensor to write to, or None for a new tensor.
         noop: If it holds 1, `output` stays as it is.
 
     Returns:
@@ -58,7 +58,7 @@ def quantize(tensor: torch.Tensor, quantizer: Any, output: Any = None, noop: tor
 
 
 def dequantize(input: Any, otype: int) -> torch.Tensor:
-    """What a quantized tensor stands for, in a plain type."""
+    """Return what a quantized tensor stands for, in a plain type."""
     kind = kind_of(input)
     if kind is None:
         raise NotImplementedError(f"a {type(input).__name__} cannot be read on the CPU")
@@ -66,7 +66,7 @@ def dequantize(input: Any, otype: int) -> torch.Tensor:
 
 
 def bgrad_quantize(input: torch.Tensor, quantizer: Any) -> list[Any]:
-    """The gradient of a bias, which is the sum over all but the last dimension, and the tensor cast."""
+    """Return the gradient of a bias, which is the sum over all but the last dimension, and the tensor cast."""
     return [input.reshape(-1, input.shape[-1]).float().sum(0).to(input.dtype), quantize(input, quantizer)]
 
 

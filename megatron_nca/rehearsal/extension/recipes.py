@@ -30,7 +30,7 @@ def fused_amax_and_scale_update_after_reduction(
         scales: float32 (scales,) each.
         amax_compute_algo: `max` or `most_recent`.
         fp8_dtype: The format.
-        margin: By how many powers of two values stay below the largest number.
+        margin: Powers of two by which values stay below the largest number.
     """
     limit = formats.largest(fp8_dtype) * 2.0**-margin
     offset = 0
@@ -54,10 +54,10 @@ def fp8_block_scaling_compute_partial_amax(
 
     Args:
         tensor: The shard, flat.
-        amax: Where to write, a number a block.
+        amax: Tensor to write to, one number a block.
         h: Rows of the whole weight.
-        w: Its columns.
-        start_offset: Where in the flat weight the shard begins.
+        w: Columns of the weight.
+        start_offset: Element of the flat weight at which the shard begins.
         block_len: 128.
     """
     found = blockwise.block_amax(_placed(tensor, h, w, start_offset), block_len, block_len)
@@ -113,7 +113,7 @@ def mxfp8_scaling_partial_cast(
 
 
 def _placed(shard: torch.Tensor, rows: int, columns: int, start: int) -> torch.Tensor:
-    """The whole weight, float32, with zeros where the shard does not reach."""
+    """Return the whole weight, float32, with zeros where the shard does not reach."""
     whole = torch.zeros(rows * columns)
     whole[start : start + shard.numel()] = shard.float().reshape(-1)
     return whole.reshape(rows, columns)

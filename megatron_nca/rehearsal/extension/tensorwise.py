@@ -68,14 +68,14 @@ def _current_scale(values: torch.Tensor, quantizer: Any) -> torch.Tensor:
 
 
 def dequantize(tensor: Any) -> torch.Tensor:
-    """What the tensor stands for: float32."""
+    """Return what the tensor stands for: float32."""
     if tensor._data is not None:
         return formats.values(tensor._data, tensor._fp8_dtype) * tensor._scale_inv
     return _untransposed(formats.values(tensor._transpose, tensor._fp8_dtype)) * tensor._scale_inv
 
 
 def operand(tensor: Any, rowwise: bool) -> torch.Tensor:
-    """The matrix that a product reads, float32: Hopper's kernels read only operands whose last dimension is summed over.
+    """Return the matrix that a product reads, float32: Hopper's kernels read only operands whose last dimension is summed over.
 
     Args:
         tensor: A `Float8Tensor`.
@@ -92,7 +92,7 @@ def operand(tensor: Any, rowwise: bool) -> torch.Tensor:
 
 
 def shape(tensor: Any) -> tuple[int, ...]:
-    """The shape of what the tensor stands for."""
+    """Return the shape of what the tensor stands for."""
     if tensor._data is not None:
         return tuple(tensor._data.shape)
     return (*tensor._transpose.shape[1:], tensor._transpose.shape[0])

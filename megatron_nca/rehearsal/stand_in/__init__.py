@@ -63,7 +63,7 @@ def install() -> None:
 
 
 def installed() -> bool:
-    """Whether the CPU stands in for a CUDA device in this process."""
+    """Return whether the CPU stands in for a CUDA device in this process."""
     return _installed
 
 

@@ -59,7 +59,7 @@ def _over_all_keys(attend: Callable) -> Callable:
 
 
 def places(length: int, rank: int, ranks: int) -> torch.Tensor:
-    """The positions of a sequence that a rank holds.
+    """Return the positions of a sequence that a rank holds.
 
     Args:
         length: Tokens that each rank holds.

@@ -42,7 +42,7 @@ _TENSOR_TYPES = ("Float", "Double", "Half", "BFloat16", "Byte", "Char", "Short",
 
 
 def to_cpu(device: Any) -> Any:
-    """The CPU in place of a CUDA device; any other value as it is.
+    """Return the CPU in place of a CUDA device; any other value as it is.
 
     Args:
         device: What a caller gave as a device: a name, an index (an index is a CUDA device's), a `torch.device` or None.

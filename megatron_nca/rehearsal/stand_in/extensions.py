@@ -77,7 +77,7 @@ class TritonName:
 
 
 def _fused_kernels() -> types.ModuleType:
-    """A stub of the module whose `load` compiles CUDA sources."""
+    """Return a stub of the module whose `load` compiles CUDA sources."""
     module = types.ModuleType(_FUSED_KERNELS)
 
     replace(module, load=_load_nothing)

@@ -33,7 +33,7 @@ class GeneratorRoles:
         self._seeds = {"device": generator.initial_seed(), "host": generator.initial_seed()}
 
     def get_state(self, role: str) -> torch.Tensor:
-        """The state of a role's stream: uint8, of the CPU generator's size."""
+        """Return the state of a role's stream: uint8, of the CPU generator's size."""
         if role == self._playing:
             return self._generator.get_state()
         return self._states[role].clone()
@@ -51,7 +51,7 @@ class GeneratorRoles:
         self.set_state(role, torch.Generator().manual_seed(seed).get_state())
 
     def initial_seed(self, role: str) -> int:
-        """The seed that a role's stream was started with."""
+        """Return the seed that a role's stream was started with."""
         return self._seeds[role]
 
     @contextmanager

@@ -40,7 +40,7 @@ def device_count() -> int:
 
 
 def current_device() -> int:
-    """The index that the process's launcher gave it."""
+    """Return the index that the process's launcher gave it."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 

@@ -45,7 +45,7 @@ def install() -> None:
 
 
 def _module(name: str) -> types.ModuleType:
-    """The module of that name, made with those above it where there is none."""
+    """Return the module of that name, made with those above it where there is none."""
     parts = name.split(".")
     for end in range(1, len(parts) + 1):
         path = ".".join(parts[:end])
@@ -70,8 +70,8 @@ class GatedRMSNorm(torch.nn.Module):
         eps: Added to the mean square.
         group_size: Channels of a group; None for all of them.
         norm_before_gate: Megatron's layers gate before, elsewhere.
-        device: Of the weight.
-        dtype: Of the weight.
+        device: Device of the weight.
+        dtype: Type of the weight.
     """
 
     def __init__(
@@ -96,12 +96,12 @@ class GatedRMSNorm(torch.nn.Module):
 
 
 def l2_norm(x: torch.Tensor, dim: int = -1, eps: float = 1e-6, **kwargs: Any) -> torch.Tensor:
-    """The vectors along a dimension, brought to length 1."""
+    """Return the vectors along a dimension, brought to length 1."""
     return (x.float() * torch.rsqrt(x.float().square().sum(dim, keepdim=True) + eps)).to(x.dtype)
 
 
 def hadamard_transform(x: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
-    """The last dimension, of a size that is a power of two, times Sylvester's matrix of that size and a scale."""
+    """Return the last dimension, of a size that is a power of two, times Sylvester's matrix of that size and a scale."""
     matrix = torch.ones(1, 1)
     while len(matrix) < x.shape[-1]:
         matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
@@ -121,7 +121,7 @@ def split_conv1d_scan(
     ngroups: int = 1,
     **kwargs: Any,
 ) -> torch.Tensor:
-    """A layer from its input projection to the gated output.
+    """Return a layer from its input projection to the gated output.
 
     Args:
         zxbcdt: (batch, length, channels): gate, input, B, C and step sizes side by side.
@@ -131,7 +131,7 @@ def split_conv1d_scan(
         A: (heads), negative.
         D: (heads) or (heads, head dimension), weight of the input in the output.
         chunk_size: The kernel's; the result does not depend on it.
-        activation: Of the convolution; Megatron's is "silu"
+        activation: Activation after the convolution; Megatron's is "silu".
         headdim: Head dimension; None where D tells.
         ngroups: Groups of heads with one B and C each.
         **kwargs: What only the kernel looks at.

@@ -45,7 +45,7 @@ class Stream:
 
     @staticmethod
     def priority_range() -> tuple[int, int]:
-        """The least and the greatest priority."""
+        """Return the least and the greatest priority."""
         return (0, 0)
 
     def record_event(self, event: Event | None = None) -> Event:
