@@ -5,6 +5,8 @@ import graphlib
 import re
 from pathlib import Path
 
+import pytest
+
 import megatron_nca
 
 PACKAGE = Path(megatron_nca.__file__).parent
@@ -19,8 +21,8 @@ BELOW = {
 }
 """What each folder may import when it is imported itself."""
 
-FRAMEWORKS, ADAPTER = 1_100, 200
-"""Lines at most of all adapters, and of one file."""
+FRAMEWORKS, ADAPTER, FILE = 1_100, 200, 400
+"""Lines at most of all adapters, of one of them, and of any other file."""
 
 
 def module_name(file):
@@ -84,6 +86,13 @@ def test_adapters_are_thin():
     lines = {file.name: len(file.read_text(encoding="utf-8").splitlines()) for file in (PACKAGE / "frameworks").glob("*.py")}
     assert max(lines.values()) <= ADAPTER
     assert sum(lines.values()) <= FRAMEWORKS
+
+
+@pytest.mark.parametrize("folder", ["megatron_nca", "tests", "benchmarks", "examples"])
+def test_files_are_short(folder):
+    lines = {file: len(file.read_text(encoding="utf-8").splitlines()) for file in (PACKAGE.parent / folder).rglob("*.py")}
+    assert lines
+    assert {str(file): count for file, count in lines.items() if count > FILE} == {}
 
 
 CONTRIBUTING = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")

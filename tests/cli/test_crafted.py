@@ -12,7 +12,7 @@ import torch.distributed.checkpoint as dcp
 from megatron_nca.checkpoints import pickling
 from megatron_nca.checkpoints.pickling import IMPORTED, UnimportedObject
 from megatron_nca.errors import NCAError
-from tests.cli.test_transfer import digests, stacked, trained, write_dist, write_torch
+from tests.cli.transfer.by_hand import digests, stacked, trained, write_dist, write_torch
 
 
 def program(module, name, *arguments):
@@ -86,7 +86,7 @@ STOOD_FOR = [
 def test_any_other_name_is_not_imported(module, name, mark):
     made = pickling.load(io.BytesIO(program(module, name, f"touch {mark}")))
     assert isinstance(made, UnimportedObject)
-    assert made.foreign_arguments == (f"touch {mark}",)
+    assert made.unimported_arguments == (f"touch {mark}",)
     assert not mark.exists()
     written = io.BytesIO()
     pickling.dump(made, written)

@@ -13,7 +13,11 @@ if importlib.util.find_spec("megatron.bridge") is not None:
 from megatron.core import num_microbatches_calculator as calculator
 from megatron.core import parallel_state
 
-from tests.contract.drivers import DRIVERS, withdraw
+from tests.conftest import write_text
+from tests.contract.drivers import DRIVERS
+from tests.contract.drivers.stand_ins import withdraw
+from tests.contract.machine import ENTRY, Launch
+from tests.contract.records import SAVED
 
 FRAMEWORKS = [name for name in DRIVERS if name != "Megatron-Core"]
 
@@ -44,3 +48,28 @@ def framework(stack):
     if stack.stack.name not in FRAMEWORKS:
         pytest.skip("not a moment of a loop of one's own")
     return stack
+
+
+@pytest.fixture
+def launch(text):
+    return Launch((ENTRY, text))
+
+
+@pytest.fixture(scope="module")
+def whole(stack, text):
+    """The run that nothing interrupts, with a checkpoint before, at and behind the switch."""
+    outcome = stack.launch(Launch((ENTRY, text)), save_at=SAVED)
+    assert outcome.error is None
+    return outcome
+
+
+@pytest.fixture(scope="session")
+def third_text(tmp_path_factory):
+    return write_text(tmp_path_factory.mktemp("text") / "c", 250, seed=2)
+
+
+@pytest.fixture
+def path(text, other_text, third_text):
+    """Return a data path whose texts are A, B and C."""
+    places = {"A": text, "B": other_text, "C": third_text}
+    return lambda words: tuple(places.get(word, word) for word in words.split())

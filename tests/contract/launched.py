@@ -58,7 +58,7 @@ UNCHANGED = Change()
 
 
 @dataclass(frozen=True)
-class TransferResult:
+class Outcome:
     """What came of a run.
 
     Attributes:
@@ -98,7 +98,7 @@ class Launched:
         change: Change = UNCHANGED,
         checkpoint: Path | None = None,
         saves: bool = False,
-    ) -> TransferResult:
+    ) -> Outcome:
         """Start a run and wait for its end.
 
         Args:
@@ -198,7 +198,7 @@ class MegatronLM(Launched):
         change: Change = UNCHANGED,
         checkpoint: Path | None = None,
         saves: bool = False,
-    ) -> TransferResult:
+    ) -> Outcome:
         """Start ``pretrain_gpt.py``."""
         flags = [
             *_words("--data-path", *(change.path or (ENTRY, text))), *_words("--train-iters", change.steps),
@@ -217,9 +217,9 @@ class MegatronLM(Launched):
         try:
             log = run.complete(folder)
         except RunError:
-            return TransferResult(False, (folder / "rank0.log").read_text(), {})
+            return Outcome(False, (folder / "rank0.log").read_text(), {})
         steps = {one.iteration: (one.loss, one.learning_rate) for one in log.iterations if one.loss is not None}
-        return TransferResult(True, log.text, steps)
+        return Outcome(True, log.text, steps)
 
     def checkpoint(self, folder: Path, step: int, to: Path, record: str = "record") -> Path:
         """Copy a folder of an iteration, and name it as the latest."""
@@ -242,7 +242,7 @@ class Bridge(Launched):
         change: Change = UNCHANGED,
         checkpoint: Path | None = None,
         saves: bool = False,
-    ) -> TransferResult:
+    ) -> Outcome:
         """Start the script of Bridge's own tests."""
         path = change.path or (ENTRY, text)
         overrides = {
@@ -258,7 +258,7 @@ class Bridge(Launched):
         words += [BRIDGE.option(name, value) for name, value in change.options.items()]
         script = [PROJECT / "tests/bridge/tiny_pretrain.py", text, "--folder", folder, "--path", *path, "--"]
         succeeded, printed = run_script([*script, *words], folder)
-        return TransferResult(succeeded, printed, read_steps(printed))
+        return Outcome(succeeded, printed, read_steps(printed))
 
     def checkpoint(self, folder: Path, step: int, to: Path, record: str = "record") -> Path:
         """Copy a folder of an iteration, and make its train state the latest."""
@@ -283,7 +283,7 @@ class NeMo(Launched):
         change: Change = UNCHANGED,
         checkpoint: Path | None = None,
         saves: bool = False,
-    ) -> TransferResult:
+    ) -> Outcome:
         """Start NeMo's example, changed."""
         data = {"paths": list(change.path or (ENTRY, text)), "global_batch_size": change.batch, "seed": change.seed}
         data |= {"dataloader_type": change.loader, **{f"nca_{name}": value for name, value in change.options.items()}}
@@ -296,7 +296,7 @@ class NeMo(Launched):
             (folder / "tiny/checkpoints").symlink_to(checkpoint)
         script = ["-m", "megatron_nca.rehearsal", "--plain", PROJECT / "tests/contract/launch_nemo.py"]
         succeeded, printed = run_script([*script, folder, text, json.dumps(settings)], folder)
-        return TransferResult(succeeded, printed, read_steps(printed))
+        return Outcome(succeeded, printed, read_steps(printed))
 
     def checkpoint(self, folder: Path, step: int, to: Path, record: str = "record") -> Path:
         """Copy a checkpoint, under a name by which NeMo takes it for the last."""

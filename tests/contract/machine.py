@@ -73,7 +73,7 @@ class Checkpoint:
 
 
 @dataclass
-class TransferResult:
+class Outcome:
     """What came of a run.
 
     Attributes:
@@ -129,7 +129,7 @@ class Optimizer(SimpleNamespace):
 class Machine:
     """Model, optimizer and scheduler of one start of a run."""
 
-    def __init__(self, launch: Launch, outcome: TransferResult) -> None:
+    def __init__(self, launch: Launch, outcome: Outcome) -> None:
         self.launch, self.outcome = launch, outcome
         self.model = Model()
         adam = torch.optim.Adam(self._groups(), lr=launch.lr)

@@ -8,7 +8,8 @@ from megatron.core.datasets.utils import get_blend_from_list
 
 from megatron_nca.errors import NCAError
 from megatron_nca.stacks import BRIDGE, NEMO
-from tests.contract.drivers import DRIVERS, provide
+from tests.contract.drivers import DRIVERS
+from tests.contract.drivers.stand_ins import provide
 
 PHASES = ("nca:tokens=1M", "nca:tokens=2M,domain=code")
 
