@@ -16,7 +16,7 @@ CONTEXT = multiprocessing.get_context("spawn")
 """Spawned: torch, where it is loaded, has threads that a fork would not bring along."""
 
 PR_SET_PDEATHSIG = 1
-"""Of Linux's ``prctl``: the signal that a process gets when its parent ends."""
+"""Operation of Linux's ``prctl``: sets the signal that a process gets when its parent ends."""
 
 
 @contextmanager

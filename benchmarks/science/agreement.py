@@ -73,7 +73,7 @@ def compare(
         nca_steps: Steps of NCA.
         text_steps: Steps of text.
         bf16: Whether both compute in bf16: Megatron-Core with weights and hidden states in bf16, the other products alone.
-        documents: Of the text, so many alone.
+        documents: Documents of the text to take; None for all.
         embeddings_decay: Whether plain PyTorch's weight decay takes in the embeddings, as Megatron-Core's does.
     """
     begin_process(1)

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 EPSILON = 1e-5
-"""Of the norms."""
+"""Epsilon of the norms."""
 ROTARY_BASE = 10000.0
 BETAS = (0.9, 0.95)
 
@@ -138,7 +138,7 @@ def build_adam(model: Plain, weight_decay: float, embeddings_decay: bool = True)
 
     Args:
         model: Whose parameters it changes.
-        weight_decay: Of layers, and of what else decays.
+        weight_decay: Weight decay of the layers and of what else decays.
         embeddings_decay: Whether input and output embeddings decay.
     """
     embeddings = [model.embedding, model.output]
@@ -167,8 +167,8 @@ def take_step(
         model: The model.
         optimizer: Its optimizer.
         batch: `tokens`, `labels`, int64, and `loss_mask`, float32, each (batch, sequence).
-        rates: Of the phase.
-        samples: Of the phase, read before this step.
+        rates: Learning rates of the phase.
+        samples: Samples of the phase that were read before this step.
         bf16: Whether products are computed in bf16; weights and hidden states stay float32.
     """
     for group in optimizer.param_groups:

@@ -213,7 +213,7 @@ def check_room(option: str, path: Path, size: int) -> None:
     Args:
         option: Which names it.
         path: A file or folder to be.
-        size: Of what will be written, in bytes.
+        size: Size of what will be written, in bytes.
 
     Raises:
         UsageError: The file system has less left.

@@ -70,7 +70,7 @@ def make_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
     """Return the parser of the whole command line.
 
     Args:
-        words: Of the command line: where they begin with a command, that one alone is imported.
+        words: Words of the command line: where they begin with a command, that one alone is imported.
     """
     parser = _Parser(
         prog="megatron-nca", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -20,7 +20,7 @@ ITEM_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 8, 7: 4, 8: 2}
 
 
 Part = tuple[float, float]
-"""Of a text's sequences, as Megatron's split matrix has it."""
+"""Part of a text's sequences, as Megatron's split matrix has it: (begin, end) shares of 0 to 1."""
 
 
 def check_texts(splits: Iterable[tuple[str, Part | None, Iterable[str]]]) -> None:

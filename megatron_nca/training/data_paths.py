@@ -33,8 +33,8 @@ class DataPaths:
     """What a launch reads.
 
     Attributes:
-        blends: Of train, valid and test, as Megatron splits them; None where a split has none. With one data path for all
-            splits, every one of them is that path.
+        blends: Blends of train, valid and test, as Megatron splits them; None where a split has none. With one data path for
+            all splits, every one of them is that path.
         per_split: Whether the splits have data paths of their own.
         flag: Which flag they come from.
     """

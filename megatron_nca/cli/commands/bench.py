@@ -49,7 +49,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("entries", nargs="*", default=ENTRIES, metavar="ENTRY", help="(default: the paper's three bands)")
     parser.add_argument("--seq-length", type=at_least(1, LONGEST), default=1024, help="tokens of a sample (default: 1024)")
     parser.add_argument(
-        "--processes", type=at_least(1, MOST_PROCESSES), help="that generate at once (default: as many as cores)"
+        "--processes", type=at_least(1, MOST_PROCESSES), help="processes that generate at once (default: all cores)"
     )
     parser.add_argument("--seconds", type=finite, default=1.0, help="of each measurement (default: 1)")
     parser.add_argument("--all", action="store_true", help="print the tables of docs/performance.md instead; takes minutes")

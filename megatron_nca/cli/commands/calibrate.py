@@ -34,9 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = add_command(subparsers, "calibrate", run, "the complexity of your own text, and the band that matches", EXAMPLES)
     parser.add_argument("prefixes", nargs="+", metavar="PREFIX", help="tokenised texts, as in --data-path")
     parser.add_argument("--entry", default="nca:", help="the process; its band is not used (default: nca:)")
-    parser.add_argument(
-        "--rules", type=at_least(100, MOST_RULES), default=2000, help="random rules beside them (default: 2000)"
-    )
+    parser.add_argument("--rules", type=at_least(100, MOST_RULES), default=2000, help="random rules beside (default: 2000)")
     parser.add_argument("--output", type=Path, metavar="PNG", help="draw the histograms of both")
 
 

@@ -61,21 +61,22 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check, print, and return 1 if a check failed."""
     entries = [parse_entry(entry) for entry in FINGERPRINT_ENTRIES]
-    fingerprint = with_complexity(fingerprint(entries, FINGERPRINT_SEED), entries, FINGERPRINT_SEED)
+    measured = with_complexity(fingerprint(entries, FINGERPRINT_SEED), entries, FINGERPRINT_SEED)
     if args.fingerprint:
         if args.json:
-            print_json({"fingerprint": fingerprint, "as_expected": args.expect in (None, fingerprint)})
+            print_json({"fingerprint": measured, "as_expected": args.expect in (None, measured)})
         else:
-            print(fingerprint)
-        return OK if args.expect in (None, fingerprint) else FINDING
-    found = checks(fingerprint, args.expect)
+            print(measured)
+        return OK if args.expect in (None, measured) else FINDING
+    found = checks(measured, args.expect)
     failed = any(check.state == FAILED for check in found)
     if args.json:
         print_json({
-            "versions": versions(), "checks": [asdict(check) for check in found], "fingerprint": fingerprint, "healthy": not failed,
+            "versions": versions(), "checks": [asdict(check) for check in found], "fingerprint": measured,
+            "healthy": not failed,
         })  # fmt: skip
     else:
-        _print(found, fingerprint)
+        _print(found, measured)
     return FINDING if failed else OK
 
 
@@ -89,19 +90,19 @@ def versions() -> dict[str, str | None]:
     return found | {package: _version(package) for package in PACKAGES}
 
 
-def checks(fingerprint: str, expected: str | None = None) -> list[Check]:
+def checks(measured: str, expected: str | None = None) -> list[Check]:
     """Make every check.
 
     Args:
-        fingerprint: This machine's fingerprint.
+        measured: This machine's fingerprint.
         expected: What it should be, or None.
     """
     found = [_checked("complexity score", known_sizes.check_sizes, "sizes the known inputs as every machine does")]
     found.append(_checked("engines", _compare_engines, "the compiled engine makes the reference's tokens"))
     found += [_kernel_cache(), _megatron_core(), _megatron_lm(), _transformer_engine()]
     if expected is not None:
-        detail = "as expected" if fingerprint == expected else f"is {own}, expected {expected}; run every node from one image"
-        found.append(Check("fingerprint", OK_MARK if fingerprint == expected else FAILED, detail))
+        detail = "as expected" if measured == expected else f"is {measured}, expected {expected}; run every node from one image"
+        found.append(Check("fingerprint", OK_MARK if measured == expected else FAILED, detail))
     return found
 
 
@@ -152,7 +153,7 @@ def _megatron_lm() -> Check:
     if is_importable("megatron.training"):
         return Check("Megatron-LM", OK_MARK, "megatron.training can be imported")
     # Megatron-LM is no package; a launch has its checkout as the script's folder.
-    return Check("Megatron-LM", ABSENT, "megatron.training is not on the path; pretrain_gpt.py's own folder brings it")
+    return Check("Megatron-LM", ABSENT, "megatron.training is not on the path; pretrain_gpt.py's measured folder brings it")
 
 
 def _transformer_engine() -> Check:
@@ -173,7 +174,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _print(found: list[Check], fingerprint: str) -> None:
+def _print(found: list[Check], measured: str) -> None:
     listed = versions()
     width = max(map(len, [*listed, *(check.name for check in found)]))
     for package, version in listed.items():
@@ -184,5 +185,5 @@ def _print(found: list[Check], fingerprint: str) -> None:
     print("\nwhat a launch replaces")
     for seam in SEAMS:
         print(f"{seam.stack:<{width}}  {seam.versions:<12}  {seam.module}.{seam.symbol}: {seam.why}")
-    print(f"\nfingerprint  {own}")
+    print(f"\nfingerprint  {measured}")
     sys.stdout.flush()
