@@ -19,7 +19,7 @@ from megatron_nca.cli import streams
 from megatron_nca.cli.common import USAGE, UsageError, print_json
 from megatron_nca.errors import NCAError
 
-COMMANDS = ("preview", "inspect", "plan", "rehearse", "calibrate", "build", "transfer", "bench", "doctor")
+COMMANDS = ("preview", "inspect", "plan", "rehearse", "calibrate", "build", "transfer", "compare", "bench", "doctor")
 DESCRIPTION = """Neural-cellular-automata pre-pre-training for Megatron-Core.
 
 Every command takes the nca: entry as --data-path does, and --json for machines.

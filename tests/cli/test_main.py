@@ -52,6 +52,7 @@ BAD_INPUT = {
     "calibrate": (["{folder}/no_text"], 2),
     "build": (["nca:", "--tokens", "1M", "--output", "{folder}/none/nca"], 2),
     "transfer": (["--load", "{folder}/none", "--save", "{folder}/new"], 2),
+    "compare": (["{folder}/none.csv", "{folder}"], 2),
     "bench": (["nca:gzip=1-0"], 2),
     "doctor": (["--expect", "0" * 64], 1),
 }

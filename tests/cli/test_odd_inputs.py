@@ -77,6 +77,14 @@ ODD = [
     (["preview", "nca:grid=1\n2"], 2, "grid=1\\n2: is not a whole number"),
     (["preview", "nca:\x1b[31m"], 2, "\\x1b[31m"),
     (["plan", "--data-path", "nca:tokens=1K,seed=\udc80", "/a", *RUN], 1, "\\udc80"),
+    # Runs that are none.
+    (["compare"], 2, "give a run and a baseline"),
+    (["compare", ""], 2, "give a run and a baseline"),
+    (["compare", "{folder}", "{file}"], 2, "holds no events of TensorBoard"),
+    (["compare", "{file}", "{file}"], 2, "stands on both sides"),
+    (["compare", "{file}", "--run", "{file}"], 2, "name the runs one way"),
+    (["compare", "{file}", "/none", "--html", "{folder}"], 2, "is a folder"),
+    (["compare", "/none", "{file}"], 2, "cannot be read"),
     # Numbers: huge, negative, none.
     (["preview", "nca:", "--rules", HUGE], 2, "is not a count"),
     (["preview", "nca:", "--rules", "1T"], 2, "at most 64"),

@@ -114,7 +114,7 @@ def read_launch(own: argparse.Namespace, words: Sequence[str]) -> Launch:
     if args.rampup_batch_size and args.train_samples is None:
         raise UsageError("--rampup-batch-size needs --train-samples: with growing batches iterations do not tell the samples")
     samples = args.train_samples or args.train_iters * args.global_batch_size
-    return Launch(args, data.blends, data.per_split, samples, _boundaries(args))
+    return Launch(args, data.blends, data.per_split, samples, boundaries_of(args))
 
 
 def _data_paths(args: argparse.Namespace) -> DataPaths:
@@ -157,7 +157,15 @@ def parts_of(args: argparse.Namespace) -> list[tuple[float, float] | None]:
         raise UsageError(f"--split {args.split}: {error}") from None
 
 
-def _boundaries(args: argparse.Namespace) -> BatchBoundaries:
+def boundaries_of(args: argparse.Namespace) -> BatchBoundaries:
+    """Return where a run's global batches begin.
+
+    Args:
+        args: Megatron-LM's batch sizes, whichever way they are given, and the sequence length.
+
+    Raises:
+        UsageError: They do not go together.
+    """
     if args.step_batch_size_schedule:
         return BatchBoundaries(steps=_stepwise(args))
     if not args.rampup_batch_size:
