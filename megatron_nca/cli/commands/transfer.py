@@ -55,7 +55,9 @@ def run(args: argparse.Namespace) -> int:
 
     request = TransferRequest(parts, args.seed, args.padded_vocab_size, args.init_method_std)
     done = transfer(args.load, args.save, request, monitor, args.ckpt_step)
-    described = {"load": str(args.load), "save": str(args.save), "reinit": list(parts), **vars(done)}
+    # A key of the JSON output is a promise; the attribute follows the words of the code.
+    fields = {"renewed" if name == "reinitialized" else name: value for name, value in vars(done).items()}
+    described = {"load": str(args.load), "save": str(args.save), "reinit": list(parts), **fields}
     if args.json:
         print_json(described)
         return OK
