@@ -8,13 +8,15 @@ never, or the transition be lost.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from megatron_nca.data.curriculum import Blend, mentions_nca, read_blend
+from megatron_nca.data.run import DataInfo
 from megatron_nca.errors import CurriculumError
 from megatron_nca.stacks import Stack
 from megatron_nca.training.options import Options
 from megatron_nca.training.record import COMPARED, UNCHANGED, Record, describe_phases, differences, given_at, moved_end
+from megatron_nca.training.run_info import RunInfo
 from megatron_nca.training.transition import State
 
 BEFORE, AFTER = "before-switch", "after-switch"
@@ -51,6 +53,28 @@ def common_phases(record: Record, blends: Sequence[Blend | None] | None) -> int:
     phases = describe_phases(read_blend(blend).measured())
     same = [before == now for before, now in zip(record.phases, phases, strict=False)]
     return same.index(False) if False in same else len(same)
+
+
+def data_info(info: RunInfo, checkpoint: Checkpoint | None, options: Options) -> DataInfo:
+    """Return what the dataset builder is told of a run.
+
+    Args:
+        info: What the stack tells of it.
+        checkpoint: The checkpoint that it goes on from, or None.
+        options: The options that the user gave.
+    """
+    record = checkpoint.record if checkpoint else None
+    # A loop of one's own says how far it is when it restores, and in no other way.
+    consumed = max(info.consumed_samples, checkpoint.consumed if checkpoint else 0)
+    batches_from = 0 if info.counts_from_start else consumed
+    ended = record.ends_until(batches_from) if record else ()
+    if record and options.override_curriculum:
+        ended = ended[: common_phases(record, info.blends)]
+    steps = None if info.train_iterations is None else max(info.train_iterations - info.iteration, 0)
+    known = DataInfo(info.padded_vocab_size, consumed, batches_from, ended, steps)
+    if record is None or options.override_curriculum:
+        return known
+    return replace(known, history=record.history, texts=record.texts or (), amends=options.amend_curriculum)
 
 
 def state_of(checkpoint: Checkpoint, options: Options) -> State:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Protocol
 
 from megatron_nca.data.batches import BatchBoundaries
@@ -111,18 +110,7 @@ class CurriculumRun:
     @property
     def data_info(self) -> DataInfo:
         """What the dataset builder is told."""
-        info, record = self.info, self._checkpoint.record if self._checkpoint else None
-        # A loop of one's own says how far it is when it restores, and in no other way.
-        consumed = max(info.consumed_samples, self._checkpoint.consumed if self._checkpoint else 0)
-        batches_from = 0 if info.counts_from_start else consumed
-        ended = record.ends_until(batches_from) if record else ()
-        if record and self.options.override_curriculum:
-            ended = ended[: resuming.common_phases(record, info.blends)]
-        steps = None if info.train_iterations is None else max(info.train_iterations - info.iteration, 0)
-        known = DataInfo(info.padded_vocab_size, consumed, batches_from, ended, steps)
-        if record is None or self.options.override_curriculum:
-            return known
-        return replace(known, history=record.history, texts=record.texts or (), amends=self.options.amend_curriculum)
+        return resuming.data_info(self.info, self._checkpoint, self.options)
 
     @property
     def is_driven(self) -> bool:

@@ -81,7 +81,7 @@ def flags(*words: str) -> Refused:
 
 A_SCRIPT = NoLaunch("a script's own call")
 OTHER_STACK = NoLaunch("another stack's setting")
-A_CHECKPOINT = NoLaunch("what a checkpoint holds")
+A_CHECKPOINT = NoLaunch("what a checkpoint holds; tests/contract/test_checkpoint_refusals.py has them")
 THE_MODEL = NoLaunch("the model, or its optimizer")
 THE_MACHINE = NoLaunch("this machine")
 A_CORPUS = NoLaunch("a corpus of `megatron-nca build`")
@@ -236,7 +236,7 @@ def write_texts(folder: Path) -> dict[str, str]:
     from megatron_nca.rehearsal.corpus import write_corpus
 
     texts = {name: str(folder / name.lower()) for name in ("TEXT", "OTHER", "SHORT", "DAMAGED", "MISSING")}
-    for name, documents in {"TEXT": 40, "OTHER": 40, "SHORT": 4}.items():
+    for name, documents in {"TEXT": 40, "OTHER": 39, "SHORT": 4}.items():
         write_corpus(
             Path(texts[name]),
             [bytes(97 + (7 * start + place * place) % 13 for place in range(400)) for start in range(documents)],

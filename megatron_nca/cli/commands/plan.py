@@ -13,15 +13,13 @@ from megatron_nca.cli.launch.findings import problems, warnings
 from megatron_nca.cli.launch.reading import Launch, add_launch_arguments, parts_of, read_launch
 from megatron_nca.cli.launch.speed import tokens_a_core
 from megatron_nca.cli.launch.tokenizer import add_tokenizer_arguments, read_vocabulary_of
+from megatron_nca.cli.launch.validation import validated_options
 from megatron_nca.data.curriculum import Blend, Curriculum, Plan, plan_training, read_blend
 from megatron_nca.data.text_files import check_texts, is_here
 from megatron_nca.errors import CurriculumError, NCAError
-from megatron_nca.stacks import MEGATRON_LM
 from megatron_nca.training.data_paths import SPLITS
 from megatron_nca.training.extra_state import advice, installed_version
-from megatron_nca.training.options import Options, take_arguments
-from megatron_nca.training.run_info import RunInfo
-from megatron_nca.training.validating import validate
+from megatron_nca.training.options import Options
 
 EXAMPLES = """  megatron-nca plan --data-path nca:tokens=164M /data/owt_text_document --seq-length 1024 \\
       --global-batch-size 512 --train-iters 20000 --lr 5e-4 --lr-warmup-fraction 0.01 --nca-lr 1e-4 --output plan.png
@@ -58,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     if args.checkpoint is not None:
         from megatron_nca.cli.launch import ledger
 
-        return ledger.run(args)
+        return ledger.run(args, lambda error: _refused(error, args.json))
     if args.output is not None:
         check_output("--output", args.output, (".png",))
     launch = read_launch(args, args.launch)
@@ -67,10 +65,7 @@ def run(args: argparse.Namespace) -> int:
     except UsageError:
         raise
     except NCAError as error:
-        if args.json:
-            print_json({"good": False, "problem": str(error)})
-        print(f"megatron-nca: bad plan: {error}", file=sys.stderr)
-        return FINDING
+        return _refused(error, args.json)
     if args.output:
         from megatron_nca.cli.pictures.plan import draw
 
@@ -85,29 +80,25 @@ def run(args: argparse.Namespace) -> int:
     return _exit_code(described, args.strict)
 
 
+def _refused(error: NCAError, as_json: bool) -> int:
+    """Tell what a launch would be refused for."""
+    if as_json:
+        print_json({"good": False, "problem": str(error)})
+    print(f"megatron-nca: bad plan: {error}", file=sys.stderr)
+    return FINDING
+
+
 def _exit_code(described: dict[str, Any], strict: bool) -> int:
     if not described["good"]:
         return FINDING
     return STRICT if strict and described["warnings"] else OK
 
 
-def _info(launch: Launch) -> RunInfo:
-    """Return what Megatron-LM's arguments tell of a run, as its adapter does once they are validated."""
-    args = launch.args
-    return RunInfo(
-        loader=args.dataloader_type, blends=launch.blends, validation_sets_apart=args.multiple_validation_sets,
-        global_batch_size=args.global_batch_size, micro_batch_size=args.micro_batch_size, sequence_length=args.seq_length,
-        train_samples=args.train_samples, train_iterations=args.train_iters, text_warmup_fraction=args.lr_warmup_fraction,
-        eval_batches=args.eval_iters, args=args,
-    )  # fmt: skip
-
-
 def _describe(launch: Launch, args: argparse.Namespace) -> tuple[Plan, dict[str, Any]]:
     from megatron_nca.data.band import check_band
     from megatron_nca.data.vocabulary import token_ids
 
-    options = Options.read({key: value for key, value in take_arguments(launch.args).items() if value is not None}, MEGATRON_LM)
-    validate(options, _info(launch), MEGATRON_LM)
+    options = validated_options(launch)
     length = launch.args.seq_length
     curricula = [_curriculum(launch, split, blend) for split, blend in zip(SPLITS, launch.blends, strict=True)]
     train, *held_out = curricula

@@ -4,34 +4,49 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from megatron_nca.checkpoints.recorded import read_record
-from megatron_nca.cli.common import OK, print_json, table
-from megatron_nca.cli.launch.reading import parts_of, read_launch
+from megatron_nca.cli.common import DEFAULT_SEED, OK, UsageError, print_json, table
+from megatron_nca.cli.launch.reading import Launch, parts_of, read_launch
+from megatron_nca.cli.launch.validation import run_info, validated_options
 from megatron_nca.data.amending import Blended, replay
 from megatron_nca.data.batches import BatchBoundaries
-from megatron_nca.data.continuing import plan_start, unread_blend
-from megatron_nca.data.curriculum import Curriculum, Plan, read_blend
+from megatron_nca.data.continuing import continued_history, plan_start, unread_blend
+from megatron_nca.data.curriculum import Curriculum, Plan, mentions_nca, read_blend
 from megatron_nca.data.identity import text_identity
 from megatron_nca.data.mixture import mixture_of, shares_of
-from megatron_nca.data.run import DataInfo
+from megatron_nca.data.run import DataInfo, Datasets
 from megatron_nca.errors import NCAError
+from megatron_nca.stacks import MEGATRON_LM
+from megatron_nca.training import phase_batches
+from megatron_nca.training.options import Options
 from megatron_nca.training.record import Record
+from megatron_nca.training.resuming import Checkpoint, compare, data_info
 
 
-def run(args: argparse.Namespace) -> int:
-    """Print the ledger of a checkpoint, and of the launch that goes on from it where one is given."""
+def run(args: argparse.Namespace, refused: Callable[[NCAError], int]) -> int:
+    """Print the ledger of a checkpoint, and of the launch that goes on from it where one is given.
+
+    Args:
+        args: The arguments of ``plan``.
+        refused: Tells that the launch would be refused, and returns the exit code.
+    """
     record = read_record(args.checkpoint)
     if record.history is None or record.consumed is None or record.samples is None:
         raise NCAError(
             f"--checkpoint {args.checkpoint}: its record, of version {record.version}, does not tell what was asked of each "
             "text; start once from it, save, and look at that checkpoint"
         )
-    plan, train_part = _continued(record, args)
+    try:
+        plan, train_part = _continued(record, args)
+    except UsageError:
+        raise
+    except NCAError as error:
+        return refused(error)
     described = {
         "consumed": record.consumed,
         "samples": plan.samples,
@@ -56,18 +71,28 @@ def _continued(record: Record, args: argparse.Namespace) -> tuple[Plan, float]:
         plan = replace(replay(history, record.sequence_length), samples=record.samples or consumed)
         return plan, _train_part(args)
     launch = read_launch(args, args.launch)
-    assert launch.blends[0] is not None
+    options, checkpoint = validated_options(launch), Checkpoint(record, consumed)
+    if launch.blends[0] is None:
+        raise UsageError("--mock-data has no data path to plan; give --data-path")
     curriculum = read_blend(launch.blends[0]).measured()
-    info = DataInfo(
-        consumed_samples=consumed, batches_from=consumed, ended_phases=record.ends_until(consumed), history=history,
-        texts=record.texts or (), amends=bool(getattr(launch.args, "nca_amend_curriculum", False)),
-    )  # fmt: skip
-    blended = _blended(curriculum, info, record.sequence_length)
+    length = launch.args.seq_length
+    # How many steps there have been, only the checkpoint's other arguments tell.
+    info = replace(data_info(run_info(launch), checkpoint, options), iterations=None)
+    blended = _blended(curriculum, info, length)
     boundaries = BatchBoundaries(begin=consumed, steps=launch.boundaries.steps)
-    plan = plan_start(
-        curriculum, record.sequence_length, launch.samples, boundaries, info, blended, text_identity
-    )  # fmt: skip
+    plan = plan_start(curriculum, length, launch.samples, boundaries, info, blended, text_identity)
+    _compare(checkpoint, plan, launch, options, info, blended)
     return plan, _train_part(launch.args)
+
+
+def _compare(checkpoint: Checkpoint, plan: Plan, launch: Launch, options: Options, info: DataInfo, blended: Blended) -> None:
+    """Refuse what the launch would refuse of the checkpoint; tokens, which need the run's tokenizer, are left to it."""
+    phase_batches.check_count(plan, run_info(launch), MEGATRON_LM)
+    texts = tuple(text_identity(prefix) for prefix in plan.curriculum.prefixes)
+    seed = launch.args.seed if isinstance(getattr(launch.args, "seed", None), int) else DEFAULT_SEED
+    datasets = Datasets(None, seed, None, texts, continued_history(plan, info, blended))
+    record = Record.of(plan, datasets, checkpoint.consumed, False) if mentions_nca(launch.blends[0]) else None
+    compare(checkpoint, record, plan.switch is not None, options, MEGATRON_LM)
 
 
 def _blended(curriculum: Curriculum, info: DataInfo, sequence_length: int) -> Blended:
