@@ -24,10 +24,11 @@ from megatron_nca.data.entry import NCAEntry
 EXAMPLES = """  megatron-nca preview 'nca:domain=code'                        # preview.png
   megatron-nca preview 'nca:colors=4,gzip=0.1-0.4' --output four.gif  # an animation
   megatron-nca preview nca: --text --rules 2                     # in the terminal
-  megatron-nca preview nca: --html gallery.html                  # a page with sliders for band and colours"""
+  megatron-nca preview nca: --html gallery.html                  # a page: the process by its knobs"""
 
 DRAWN = {".png": draw_png, ".gif": draw_gif}
-MAX_RULES, MAX_FRAMES = 64, 400
+RULES, MAX_RULES, MAX_FRAMES = 8, 64, 400
+MAX_RULES_OF_PAGE = 2_000
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -38,8 +39,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--html", type=Path, metavar="FILE", help="a self-contained page")
     parser.add_argument("--text", action="store_true", help="print to the terminal")
     parser.add_argument("--color", choices=("auto", "always", "never"), default="auto", help="of --text (default: auto)")
-    parser.add_argument("--rules", type=at_least(1), default=8, help="how many (default: 8)")
-    parser.add_argument("--frames", type=at_least(1), help="of each (default: 12; in an animation or page 40)")
+    parser.add_argument("--rules", type=at_least(1), help="how many (default: 8; in a page 500)")
+    parser.add_argument("--frames", type=at_least(1), help="of each (default: 12; in an animation 40, in a page 32)")
     parser.add_argument("--first", type=at_least(0), default=0, help="number of the first trajectory (default: 0)")
     add_source_arguments(parser)
 
@@ -80,8 +81,10 @@ def _output(args: argparse.Namespace) -> Path | None:
         check_output("--output", output, tuple(DRAWN))
     if args.html is not None:
         check_output("--html", args.html, (".html", ".htm"))
-    if args.rules > MAX_RULES:
+    if args.rules and args.rules > MAX_RULES and (output is not None or args.text):
         raise UsageError(f"--rules {args.rules}: at most {MAX_RULES} fit a picture")
+    if args.rules and args.rules > MAX_RULES_OF_PAGE:
+        raise UsageError(f"--rules {args.rules}: at most {MAX_RULES_OF_PAGE:,} fit a page")
     if args.frames and args.frames > MAX_FRAMES:
         raise UsageError(f"--frames {args.frames}: at most {MAX_FRAMES}")
     return output
@@ -89,7 +92,7 @@ def _output(args: argparse.Namespace) -> Path | None:
 
 def _trajectories(entry: NCAEntry, args: argparse.Namespace, output: Path | None) -> Trajectories:
     frames = args.frames or (40 if output and output.suffix.lower() == ".gif" else 12)
-    source, indices = make_source(entry, args), range(args.first, args.first + args.rules)
+    source, indices = make_source(entry, args), range(args.first, args.first + min(args.rules or RULES, MAX_RULES))
     every = "every step" if entry.config.dt == 1 else f"every {entry.config.dt} steps"
     seed = args.seed if entry.seed is None else entry.seed
     return Trajectories(

@@ -1,39 +1,43 @@
-"""The page of ``preview --html``: trajectories of several numbers of colours, computed here and chosen by band there.
+"""The page of ``preview --html``: rules of a process, computed in the page by the same integers as here.
 
-For each number of colours the page has the distribution of the ratios of random rules, and trajectories of some of them: up to
-so many in every tenth of the range, so that rare bands can be looked at too.
+Its parts lie in ``page/``: the process (``automaton.js``), the ratio (``deflate.js``), a launch's checks (``judge.js``), what a
+worker does, and the page around them. Python gives what must be the same on both sides: the quantile tables, the limits of an
+entry, the names of the random stream, the colours.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import html
 import json
-from collections.abc import Iterator
-from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 import megatron_nca
 from megatron_nca.atomic_files import atomic_write
+from megatron_nca.automaton import config as limits
+from megatron_nca.automaton import cost, tables
 from megatron_nca.automaton.config import DOMAIN_BANDS, NCAConfig
-from megatron_nca.automaton.source import NCASource
-from megatron_nca.cli.common import progress
+from megatron_nca.automaton.source import STREAM_VERSION
+from megatron_nca.cli.common import DEFAULT_SEED
 from megatron_nca.cli.pictures.looks import cell_palette
-from megatron_nca.cli.pictures.terminal import SYMBOLS
-from megatron_nca.data.entry import NCAEntry
-from megatron_nca.errors import ConfigError
+from megatron_nca.data import band
+from megatron_nca.data.entry import DEFAULT_TRAJECTORY, MAX_COST, NCAEntry
 
-COLORS = (2, 3, 4, 6, 8, 10, 12, 16, 24, 32)
-CANDIDATES = 512
+RULES = 500
 FRAMES = 32
 BIN = 0.02
-STRATUM = 0.1
-BUDGET = 3_000_000
-"""Cells of a page, a byte each: larger grids get fewer frames."""
+BUDGET = 6_000_000
+"""Cells that a page holds, a byte each: larger grids get fewer frames."""
+PARTS = (
+    *("page.css", "automaton.js", "deflate.js", "judge.js"),
+    *("worker.js", "choice.js", "page.js", "controls.js"),
+)
 
 
 def write_gallery(entry: NCAEntry, args: argparse.Namespace, path: Path) -> None:
@@ -41,73 +45,94 @@ def write_gallery(entry: NCAEntry, args: argparse.Namespace, path: Path) -> None
 
     Args:
         entry: Gives the process and the band shown first.
-        args: Give seed, split, frames, and how many rules stand in each tenth of the range.
+        args: Give seed, split, the first rule, how many rules and how many frames of each.
         path: HTML file to write.
     """
-    seed = args.seed if entry.seed is None else entry.seed
-    configs = list(_configs(entry.config))
-    frames = args.frames or max(min(FRAMES, BUDGET // (len(configs) * 8 * args.rules * entry.config.grid**2)), 4)
-    with progress("preview", len(configs), "set", shown=not args.json) as advance:
-        sets = []
-        for config in configs:
-            sets.append(_set(NCASource(config, seed, args.split), args.rules, frames))
-            advance(1)
-    data = {
-        "entry": entry.text, "grid": entry.config.grid, "frames": frames, "burn_in": entry.config.burn_in,
-        "dt": entry.config.dt, "colors": entry.config.colors, "band": entry.config.gzip, "bin": BIN, "symbols": SYMBOLS,
-        "process": _process(entry.config), "bands": {name: list(band) for name, band in DOMAIN_BANDS.items()}, "sets": sets,
-        "version": megatron_nca.__version__,
-    }  # fmt: skip
     with atomic_write(path) as partial:
-        partial.write_text(_page(entry, data), encoding="utf-8")
+        partial.write_text(_page(entry, _data(entry, args)), encoding="utf-8")
 
 
-def _configs(config: NCAConfig) -> Iterator[NCAConfig]:
-    for colors in sorted({*COLORS, config.colors}):
-        try:
-            yield replace(config, colors=colors, gzip=None)
-        except ConfigError:
-            # So many colours make more patch tokens than there are ids.
-            return
-
-
-def _set(source: NCASource, per_stratum: int, frames: int) -> dict[str, Any]:
-    scores = source.scores(range(CANDIDATES))
-    chosen = _spread(scores, per_stratum)
-    grids = source.grids_batch(chosen, frames)
-    counts = np.histogram(scores, np.arange(0, 1 + BIN, BIN))[0]
-    palette = cell_palette(source.config.colors)
-    symbols = np.array(list(SYMBOLS))
+def _data(entry: NCAEntry, args: argparse.Namespace) -> dict[str, Any]:
+    seed = args.seed if entry.seed is None else entry.seed
     return {
-        "colors": source.config.colors,
-        "palette": ["#{:02x}{:02x}{:02x}".format(*color) for color in palette],
-        "histogram": [int(number) for number in counts],
-        "rules": [
-            {"number": int(number), "ratio": round(float(scores[number]), 4), "cells": "".join(symbols[cells.ravel()])}
-            for number, cells in zip(chosen, grids, strict=True)
-        ],
+        "config": _process(entry.config),
+        "defaults": {**_process(NCAConfig()), "seed": str(DEFAULT_SEED), "split": "train"},
+        "band": list(entry.config.gzip or (0.0, 1.0)),
+        "bands": {name: list(bounds) for name, bounds in DOMAIN_BANDS.items()},
+        "bin": BIN,
+        "first": args.first,
+        "rules": args.rules or RULES,
+        "frames": args.frames,
+        "most_frames": FRAMES,
+        "budget": BUDGET,
+        # As text: a seed may be larger than the integers of JavaScript.
+        "stream": {"version": STREAM_VERSION, "rules": "None", "seed": str(seed), "split": args.split},
+        "limits": _limits(),
+        "tables": {
+            "weights": packed(tables.weight_table()),
+            "odds": packed(tables.odds_table()),
+            "gumbel": packed(tables.gumbel_table()),
+        },
+        "palettes": {colors: _palette(colors) for colors in range(2, limits.MAX_COLORS + 1)},
+        "version": megatron_nca.__version__,
     }
 
 
-def _spread(scores: Any, per_stratum: int) -> list[int]:
-    """Choose the first rules of every tenth of the range, in the order of their ratios."""
-    strata: dict[int, list[int]] = {}
-    for number, score in enumerate(scores):
-        members = strata.setdefault(int(score / STRATUM), [])
-        if len(members) < per_stratum:
-            members.append(number)
-    return sorted((number for members in strata.values() for number in members), key=lambda number: float(scores[number]))
+def _process(config: NCAConfig) -> dict[str, float]:
+    names = ("grid", "colors", "patch", "temperature", "identity_bias", "burn_in", "dt")
+    return {name: getattr(config, name) for name in names}
 
 
-def _process(config: NCAConfig) -> list[str]:
-    """Write the settings that are not the defaults, but for those that the page's sliders set."""
-    default = NCAConfig()
-    names = ("grid", "patch", "temperature", "identity_bias", "burn_in", "dt")
-    return [f"{name}={getattr(config, name)!r}" for name in names if getattr(config, name) != getattr(default, name)]
+def _limits() -> dict[str, Any]:
+    """Return what a launch asks of an entry, in the numbers of its own checks."""
+    return {
+        "ranges": {
+            "grid": [2, limits.MAX_GRID],
+            "colors": [2, limits.MAX_COLORS],
+            "patch": [1, limits.MAX_GRID],
+            "temperature": [0, limits.MAX_TEMPERATURE],
+            "identity_bias": [-limits.MAX_IDENTITY_BIAS, limits.MAX_IDENTITY_BIAS],
+            "burn_in": [0, limits.MAX_STEPS],
+            "dt": [1, limits.MAX_DT],
+        },
+        "vocabulary": limits.MAX_VOCAB_SIZE,
+        "trajectory": DEFAULT_TRAJECTORY,
+        "most": MAX_COST,
+        "cost": {
+            "cell": cost.CELL, "colour": cost.COLOUR, "noise": cost.NOISE, "noisy": cost.NOISY,
+            "byte": cost.BYTE, "rule": cost.RULE,
+        },
+        "band": {
+            "least": band.LEAST, "clear": band.CLEAR, "work": band.WORK, "atOnce": band.AT_ONCE, "atLeast": band.AT_LEAST,
+            "seed": str(DEFAULT_SEED),
+        },
+    }  # fmt: skip
+
+
+def packed(table: npt.NDArray[np.int32]) -> dict[str, Any]:
+    """Return a table that never falls as its first value and its differences, seven bits a byte, the lowest first.
+
+    Args:
+        table: int32 (65536,), no value below the one before it.
+    """
+    steps = bytearray()
+    for step in np.diff(table).tolist():
+        while step > 127:
+            steps.append(step & 127 | 128)
+            step >>= 7
+        steps.append(step)
+    return {"first": int(table[0]), "steps": base64.b64encode(steps).decode()}
+
+
+def _palette(colors: int) -> list[str]:
+    return ["#{:02x}{:02x}{:02x}".format(*color) for color in cell_palette(colors)]
 
 
 def _page(entry: NCAEntry, data: dict[str, Any]) -> str:
-    template = resources.files("megatron_nca.cli.pictures").joinpath("gallery.html").read_text(encoding="utf-8")
+    folder = resources.files("megatron_nca.cli.pictures").joinpath("page")
+    page = folder.joinpath("page.html").read_text(encoding="utf-8")
+    for part in PARTS:
+        page = page.replace("{{" + part + "}}", folder.joinpath(part).read_text(encoding="utf-8"))
     # Within a script element only "</" and "<!--" could end it.
-    text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
-    return template.replace("{{title}}", html.escape(entry.text)).replace("{{data}}", text)
+    told = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+    return page.replace("{{title}}", html.escape(entry.text)).replace("{{data}}", told)
