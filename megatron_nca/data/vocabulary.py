@@ -130,7 +130,8 @@ def _lowest_ids(entry: NCAEntry, vocab_size: int, wanted: int, special: frozense
 
 def _ids_from(entry: NCAEntry, offset: int, wanted: int, limit: int, special: frozenset[int]) -> npt.NDArray[np.int64]:
     if offset + wanted > limit:
-        room = f"an offset of at most {limit - wanted:,}, " if limit >= wanted else _fitting_colors(entry, limit)
+        highest = _highest_offset(wanted, limit, special)
+        room = _fitting_colors(entry, limit) if highest is None else f"an offset of at most {highest:,}, "
         raise VocabularyError(
             f"data path entry {entry.text!r}: vocab=offset:{offset} needs ids {offset:,} to {offset + wanted - 1:,}, but the "
             f"vocabulary ends at {limit - 1:,}; use {room}or a larger vocabulary"
@@ -142,6 +143,15 @@ def _ids_from(entry: NCAEntry, offset: int, wanted: int, limit: int, special: fr
             "which passes special tokens over, or another offset"
         )
     return np.arange(offset, offset + wanted, dtype=np.int64)
+
+
+def _highest_offset(wanted: int, limit: int, special: frozenset[int]) -> int | None:
+    """Return the highest offset whose ids end before a limit and are not special, or None without one."""
+    offset = limit - wanted
+    for number in sorted(special, reverse=True):
+        if offset <= number < offset + wanted:
+            offset = number - wanted
+    return offset if offset >= 0 else None
 
 
 def _fitting_colors(entry: NCAEntry, usable: int) -> str:

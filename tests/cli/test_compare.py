@@ -157,6 +157,9 @@ def write_events(folder, run, with_tokens):
             for point in points:
                 samples = (point.text + point.nca) // 64
                 writer.add_scalar(tag, point.loss, samples // 8)
+                if tag != "lm loss" and point == points[-1]:
+                    # What Megatron-LM writes of the test set at its end.
+                    writer.add_scalar(tag, 1.0, samples // 8)
                 if with_tokens:
                     writer.add_scalar("text/tokens", point.text, samples // 8)
                     writer.add_scalar("nca/tokens", point.nca, samples // 8)

@@ -1,3 +1,4 @@
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -124,3 +125,13 @@ def test_an_end_of_document_among_the_lowest_ids_is_no_token_of_nca():
 def test_packed_sequences_need_an_end_of_document(tokenizer):
     with pytest.raises(VocabularyError, match="no end-of-document token"):
         required_end_of_document(tokenizer, ENTRY)
+
+
+def test_the_offset_that_is_advised_covers_no_special_token():
+    entry = parse_entry("nca:colors=3,vocab=offset:1000")
+    tokenizer = SimpleNamespace(vocab_size=256, eod=255, pad=200, bos=1)
+    with pytest.raises(VocabularyError) as refused:
+        token_ids(entry, tokenizer)
+    advised = int(re.search(r"an offset of at most (\d+), ", str(refused.value))[1])
+    assert advised == 200 - entry.config.vocab_size
+    token_ids(parse_entry(f"nca:colors=3,vocab=offset:{advised}"), tokenizer)

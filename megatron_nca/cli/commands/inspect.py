@@ -6,7 +6,10 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from megatron_nca.automaton.config import format_setting
+from megatron_nca.automaton.source import NCASource
 from megatron_nca.automaton.statistics import Statistics, measure, paper_statistics
 from megatron_nca.cli.common import (
     LONGEST,
@@ -17,6 +20,7 @@ from megatron_nca.cli.common import (
     make_source,
     need,
     print_json,
+    progress,
     table,
 )
 from megatron_nca.cli.launch.tokenizer import add_tokenizer_arguments, read_vocabulary
@@ -35,7 +39,7 @@ STATISTICS = {
 }
 
 
-MOST_SAMPLES, MOST_RULES = 1_000, 100_000
+MOST_SAMPLES, MOST_RULES, RULES_AT_ONCE = 1_000, 100_000, 500
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -60,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     dataset = _dataset(entry, args)
     samples = [_describe(dataset, args.first + place) for place in range(args.samples)]
     source = make_source(entry, args)
-    found = measure(entry.config, source.probes(range(args.rules)))
+    found = measure(entry.config, _probes(source, args.rules, shown=not args.json))
     acceptance, paper = source.acceptance(args.rules), paper_statistics(entry.config)
     if args.json:
         print_json({
@@ -76,6 +80,17 @@ def run(args: argparse.Namespace) -> int:
     for line in _statistics_lines(found, acceptance, paper, args.rules, entry):
         print(line)
     return OK
+
+
+def _probes(source: NCASource, rules: int, shown: bool) -> Any:
+    """Return the probes of the first rules, with a bar where it takes a while."""
+    parts = []
+    with progress("rules", rules, "rule", shown=shown) as advance:
+        for first in range(0, rules, RULES_AT_ONCE):
+            count = min(RULES_AT_ONCE, rules - first)
+            parts.append(source.probes(range(first, first + count)))
+            advance(count)
+    return np.concatenate(parts)
 
 
 def _dataset(entry: NCAEntry, args: argparse.Namespace) -> Any:

@@ -98,6 +98,8 @@ def _rehearse(args: argparse.Namespace, launch: Launch, checkout: Checkout, fold
     else:
         for line in _closing(rehearsal, switch, failed, seconds):
             print(line)
+        if args.folder is not None:
+            print(f"wrote logs and checkpoints to {folder}")
     return FINDING if failed else OK
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron_nca.cli.common import UsageError, need
-from megatron_nca.cli.runs.curves import Point, Run, facts_of, reading_of, run_of_scalars
+from megatron_nca.cli.runs.curves import VALIDATION, Point, Run, facts_of, reading_of, run_of_scalars
 
 EVENTS, RESULT = "events.out.tfevents.*", "result.json"
 STEP_COLUMNS = ("step", "iteration", "global_step")
@@ -76,9 +76,17 @@ def _events(place: Path, sequence_length: int | None) -> Run:
             if tag.endswith("/text_summary"):
                 value = events.Tensors(tag)[-1].tensor_proto.string_val
                 arguments[tag.removesuffix("/text_summary")] = value[0].decode("utf-8", "replace") if value else ""
-    # A run that was resumed has written some steps again; the later ones count.
-    kept = {tag: sorted(dict(values).items()) for tag, values in scalars.items()}
+    kept = {tag: sorted(dict(_once(tag, values)).items()) for tag, values in scalars.items()}
     return run_of_scalars(str(place), "TensorBoard", kept, arguments, sequence_length)
+
+
+def _once(tag: str, values: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Put what counts last, of what was written twice at a step.
+
+    A run that was resumed has written some steps again: the later ones count. At its end Megatron-LM writes the loss of the
+    validation set, and then of the test set, under the name of the validations: the first counts.
+    """
+    return values[::-1] if tag.removesuffix(" vs samples") in VALIDATION else values
 
 
 def _log(place: Path, text: str, sequence_length: int | None) -> Run:
@@ -105,8 +113,8 @@ def _log(place: Path, text: str, sequence_length: int | None) -> Run:
     }
     validation = {
         record.iteration: Point(*reading.count(samples[record.iteration]), record.loss)
-        for record in log.validations
-        if record.split is None and record.iteration in samples
+        for record in reversed(log.validations)
+        if record.split != "test" and record.iteration in samples
     }
     return Run(
         str(place), "log of Megatron-LM", _ordered(training), _ordered(validation), reading.plan, facts_of(arguments)
