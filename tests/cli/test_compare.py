@@ -3,13 +3,21 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
+from megatron_nca.automaton.source import STREAM_VERSION
 from megatron_nca.cli.runs.comparing import first_reached, margin_of, t_95
 from megatron_nca.cli.runs.reading import read_run
+from megatron_nca.data.amending import history_of
+from megatron_nca.data.batches import BatchBoundaries
+from megatron_nca.data.curriculum import plan_training, read_blend
+from megatron_nca.data.run import Datasets
+from megatron_nca.training.record import Record
 from tests.cli.test_gallery import browser
 
 assert browser
@@ -138,6 +146,21 @@ def test_a_log_of_megatron_lm_tells_nca_from_text():
     ]  # fmt: skip
     assert run.validation[-1].loss == 3.840762
     assert run.training[0] == (0, 512, 5.390625)
+
+
+def test_the_record_of_the_last_checkpoint_tells_of_tokens_and_texts(tmp_path):
+    plan = plan_training(read_blend((["nca:tokens=640,grid=4", "/data/a"], None)), 64, 40, BatchBoundaries(8))
+    datasets = Datasets(None, 1, "83 ids from 0 to 82, digest 0123456789ab", ("40 sequences, index ba98",), history_of(plan))
+    record = Record.of(plan, datasets, 40, True).state_dict()
+    (tmp_path / "iter_0000005").mkdir()
+    (tmp_path / "latest_checkpointed_iteration.txt").write_text("5")
+    torch.save({"args": SimpleNamespace(nca_curriculum=record)}, tmp_path / "iter_0000005/common.pt")
+    log = re.sub(r"^  save \.+ None$", f"  save .... {tmp_path}", LOG.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    (tmp_path / "a.log").write_text(log, encoding="utf-8")
+    facts = read_run(tmp_path / "a.log").facts
+    assert facts["NCA tokens"] == datasets.tokens
+    assert facts["texts"] == "40 sequences, index ba98"
+    assert facts["stream"] == STREAM_VERSION
 
 
 def test_a_log_without_its_arguments_is_refused(fail, tmp_path):

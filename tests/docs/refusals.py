@@ -226,6 +226,20 @@ REFUSALS: dict[str, Refused | NoLaunch] = {
     "must lie in [0, 2**48)": A_SCRIPT,
 }
 
+LISTED_BESIDES = {
+    "--moe-use-legacy-grouped-gemm": flags("--nca-reinit", "mlp", "--num-experts", "8", "--moe-use-legacy-grouped-gemm"),
+}
+"""What docs/launches.md says is refused, and the errors have under another flag."""
+EVERLASTING = "0.5 nca:grid=4,colors=3,gzip=none,trajectory=64 0.5 TEXT"
+TAKEN = {
+    "offload without a transition": flags("--optimizer-cpu-offload", "--nca-reinit", "none", "--nca-optimizer", "keep"),
+    "weight shards without new weights": flags("--tensor-parallel-num-weight-shards", "2", "--nca-reinit", "none"),
+    "FSDP without new weights": flags("--use-megatron-fsdp", "--megatron-fsdp-version", "2", "--nca-reinit", "none"),
+    "offload without a switch": Refused(EVERLASTING, ("--optimizer-cpu-offload",)),
+    "weight shards without a switch": Refused(EVERLASTING, ("--tensor-parallel-num-weight-shards", "2")),
+    "FSDP without a switch": Refused(EVERLASTING, ("--use-megatron-fsdp", "--megatron-fsdp-version", "2")),
+}
+"""What it says is not."""
 BY_WORDS = {fragment: case for fragment, case in REFUSALS.items() if isinstance(case, Refused) and case.at == "words"}
 AT_START = {fragment: case for fragment, case in REFUSALS.items() if isinstance(case, Refused) and case.at == "start"}
 ERROR = re.compile(r"^(?:\[rank\d+\]: )?(?:megatron-nca: |megatron_nca\.errors\.)\w+Error: (.*)$", re.MULTILINE)
