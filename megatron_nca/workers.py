@@ -9,8 +9,14 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
+
+from megatron_nca.errors import NCAError
+
+T = TypeVar("T")
 
 CONTEXT = multiprocessing.get_context("spawn")
 """Spawned: torch, where it is loaded, has threads that a fork would not bring along."""
@@ -19,22 +25,43 @@ PR_SET_PDEATHSIG = 1
 """Operation of Linux's ``prctl``: sets the signal that a process gets when its parent ends."""
 
 
-@contextmanager
-def pool(processes: int, begin: Callable[..., object], arguments: tuple[Any, ...]) -> Iterator[Any]:
-    """Start workers, and end them when the block is left, however that is.
+def each(
+    processes: int, begin: Callable[..., object], arguments: tuple[Any, ...], work: Callable[..., T], tasks: Any
+) -> Iterator[T]:
+    """Do tasks in worker processes, which end when the last result was taken or nobody takes another.
 
     Args:
         processes: How many.
         begin: Called in each before its first task.
         arguments: Its arguments.
+        work: Called with each task, a function of a module.
+        tasks: What it is called with, each a single argument.
 
     Yields:
-        The pool.
+        Results, as they are done.
+
+    Raises:
+        NCAError: A worker was killed, as by a system that has run out of memory.
     """
-    with _ignoring_interrupts():
-        made = CONTEXT.Pool(processes, _begin, (begin, arguments))
-    with made:
-        yield made
+    executor = ProcessPoolExecutor(processes, CONTEXT, _begin, (begin, arguments))
+    try:
+        with _ignoring_interrupts():
+            waiting = [executor.submit(work, task) for task in tasks]
+        for done in as_completed(waiting):
+            yield done.result()
+    except BrokenProcessPool as error:
+        raise NCAError(
+            "a worker process was killed, as by a system that has run out of memory; give fewer processes"
+        ) from error
+    finally:
+        _end(executor)
+
+
+def _end(executor: ProcessPoolExecutor) -> None:
+    """End an executor's processes, in the middle of their work if need be."""
+    for process in list((executor._processes or {}).values()):
+        process.terminate()
+    executor.shutdown(wait=True, cancel_futures=True)
 
 
 @contextmanager

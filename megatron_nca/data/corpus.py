@@ -190,8 +190,7 @@ def _written(corpus: Corpus, numbers: list[int], processes: int) -> Iterator[int
         for number in numbers:
             yield _write_part(corpus, number)
         return
-    with workers.pool(min(processes, len(numbers)), _keep, (corpus,)) as pool:
-        yield from pool.imap_unordered(_write_kept, numbers)
+    yield from workers.each(min(processes, len(numbers)), _keep, (corpus,), _write_kept, numbers)
 
 
 _kept: Corpus | None = None

@@ -99,9 +99,9 @@ def _measure(entry: NCAEntry, length: int, processes: int, seconds: float) -> di
 
 def _together(entry: NCAEntry, length: int, processes: int, seconds: float) -> float:
     """Measure tokens a second of several processes that generate at the same time."""
-    with workers.pool(processes, _meet, (workers.CONTEXT.Barrier(processes),)) as pool:
-        # A process that has its task waits for the others, so each one takes one.
-        return sum(pool.starmap(_generate, [(entry, length, number, seconds) for number in range(processes)], chunksize=1))
+    # A process that has its task waits for the others, so each one takes one.
+    tasks = [(entry, length, number, seconds) for number in range(processes)]
+    return sum(workers.each(processes, _meet, (workers.CONTEXT.Barrier(processes),), _generate, tasks))
 
 
 _barrier: Any = None
@@ -112,8 +112,9 @@ def _meet(barrier: Any) -> None:
     _barrier = barrier
 
 
-def _generate(entry: NCAEntry, length: int, number: int, seconds: float) -> float:
+def _generate(task: tuple[NCAEntry, int, int, float]) -> float:
     """Return one process's tokens a second of wall time, once all have started."""
+    entry, length, number, seconds = task
     source, index = NCASource(entry.config, DEFAULT_SEED, stream=number), 1
     source.tokens(0, length)
     _barrier.wait()
