@@ -150,6 +150,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.dataset
 	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks.sources
 	$(BIN)/python -m benchmarks.ranks
 	$(BIN)/python -m benchmarks.hook
 

@@ -22,6 +22,8 @@ from megatron_nca.errors import EntryError
 __all__ = ["Blend", "Curriculum", "Phase", "Plan", "Source", "mentions_nca", "plan_training", "read_blend"]
 
 TEXT = "text"
+MANY, FEW = 12, 3
+"""Sources of a phase that are told one by one, and how many of more."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ class Plan:
     def describe(self) -> str:
         """Return the plan in one line: every phase in tokens and samples, then what follows."""
         parts = [
-            f"{phase.stage.text} for {(phase.end - phase.begin) * self.sequence_length:,} tokens "
+            f"{_written(phase.stage)} for {(phase.end - phase.begin) * self.sequence_length:,} tokens "
             f"(samples {phase.begin:,} to {phase.end:,}"
             + (f", batches of {phase.stage.batch:,}" if phase.stage.batch else "")
             + (f", falling to {float(phase.stage.floor):g} over {phase.ramp:,} samples)" if phase.ramp else ")")
@@ -163,7 +165,16 @@ class Plan:
 
 def _mixed(stage: Stage) -> str:
     nca = [f"{float(weight):g} {entry.text}" for entry, weight in stage.nca]
-    return " + ".join([*nca, *stage.texts])
+    parts = [*nca, *stage.texts]
+    return " + ".join(parts if len(parts) <= MANY else [*parts[:FEW], f"{len(parts) - FEW:,} more"])
+
+
+def _written(stage: Stage) -> str:
+    """Return a stage as the user wrote it, one of very many sources cut short."""
+    sources = len(stage.nca) + len(stage.texts)
+    if sources <= MANY:
+        return stage.text
+    return f"{' '.join(stage.text.split()[: 1 + 2 * FEW])} ... ({sources:,} sources)"
 
 
 def plan_training(

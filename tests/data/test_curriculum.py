@@ -233,3 +233,13 @@ def test_any_data_path_is_planned_or_refused_with_our_error(prefixes):
         return
     assert sum(made.schedule.counts(1000)) == 1000
     assert all(made.batches.round_up(phase.end) == phase.end for phase in made.phases)
+
+
+def test_a_phase_of_very_many_sources_is_told_short():
+    texts = [word for number in range(300) for word in (f"{1 + number % 7}", f"/text{number}")]
+    told = plan(["phase:tokens=12800", *texts, "phase:", *texts]).describe()
+    assert len(told) < 300
+    assert told.startswith(
+        "phase:tokens=12800 1 /text0 2 /text1 3 /text2 ... (300 sources) for 13,312 tokens (samples 0 to 104)"
+    )
+    assert "/text0 + /text1 + /text2 + 297 more (samples 104 to" in told
