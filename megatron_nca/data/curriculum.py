@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import takewhile
+from operator import itemgetter
 from typing import NamedTuple
 
 from megatron_nca.data.batches import BatchBoundaries
@@ -266,9 +268,13 @@ class _Layout:
         self.boundaries = boundaries
         self.phases: list[Phase] = []
         self.splits: list[PhaseSplit] = []
+        self._over: list[tuple[int, int]] = [(0, 0)]
+        """From which position on the first 0, 1, 2, ... phases are over, and how many positions they have had; see Schedule."""
 
     def _left(self, samples: int) -> int:
-        for split in self.splits:
+        over = bisect_right(self._over, samples, key=itemgetter(0)) - 1
+        samples -= self._over[over][1]
+        for split in self.splits[over:]:
             samples -= split.count(samples)
         return samples
 
@@ -278,13 +284,18 @@ class _Layout:
         if stage.batch is not None:
             batches = batches.with_phase_batch(max(begin, batches.begin), None, stage.batch)
         if end is None:
-            end = batches.round_up(position_after(self._left, _samples_of(stage.tokens or 0, self.sequence_length)))
+            wanted = _samples_of(stage.tokens or 0, self.sequence_length)
+            end = batches.round_up(position_after(self._left, wanted, begin))
         if stage.batch is not None and end > self.boundaries.begin:
             self.boundaries = self.boundaries.with_phase_batch(max(begin, batches.begin), end, stage.batch)
         # An even ramp to a floor of 0 leaves no fraction of a sample behind for what follows.
         ramp = _samples_of(stage.ramp, self.sequence_length)
         ramp += ramp % 2
-        self.splits.append(PhaseSplit(self._left(end), ramp, stage.floor))
+        split = PhaseSplit(self._left(end), ramp, stage.floor)
+        reached, had = self._over[-1]
+        if split.total is not None and len(self._over) == len(self.splits) + 1:
+            self._over.append((max(reached, split.hold + split.ramp + had), had + split.total))
+        self.splits.append(split)
         self.phases.append(Phase(stage, begin, end, ramp))
 
 

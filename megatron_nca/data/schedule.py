@@ -237,12 +237,12 @@ def _padded(counts: tuple[int, ...], sources: int) -> tuple[int, ...]:
     return (*counts, *(0 for _ in range(sources - len(counts))))
 
 
-def position_after(count: Count, wanted: int) -> int:
-    """Return the first number of samples of which ``count`` leaves ``wanted``; it grows by 0 or 1 a sample."""
-    reach = max(wanted, 1)
+def position_after(count: Count, wanted: int, least: int = 0) -> int:
+    """Return the first number of samples, from ``least`` on, of which ``count`` leaves ``wanted``; it grows by 0 or 1 each."""
+    reach = max(wanted, least, 1)
     while count(reach) < wanted:
         reach *= 2
-    return bisect_left(range(reach + 1), wanted, key=count)
+    return bisect_left(range(reach + 1), wanted, least, key=count)
 
 
 class Count(Protocol):

@@ -32,6 +32,8 @@ Exit code 1: the launch would be refused, or would not train as its entries say;
 
 POINTS = 200
 """Points at which the learning rate and the shares are computed, in each phase."""
+MOST_SHARES = 200_000
+"""Of sources at those points, about, where there are very many."""
 STRICT = 3
 
 
@@ -201,9 +203,11 @@ def _sources(plan: Plan) -> list[dict[str, Any]]:
 def _positions(plan: Plan, phases: Sequence[dict[str, Any]]) -> list[int]:
     """Return the consumed samples before some steps of each phase, its first and its last among them."""
     found: set[int] = set()
+    # Of very many phases and sources fewer, since each position tells the share of every source.
+    points = max(min(POINTS, MOST_SHARES // (len(phases) * len(plan.sources))), 1)
     for part in phases:
         first, last = part["first_iteration"] - 1, max(part["last_iteration"] - 1, part["first_iteration"] - 1)
-        steps = {first + (last - first) * point // POINTS for point in range(POINTS + 1)}
+        steps = {first + (last - first) * point // points for point in range(points + 1)}
         found.update(plan.batches.position_after(step) for step in steps)
     return sorted(found)
 
@@ -225,11 +229,14 @@ def _peaks(launch: Launch, options: Options, plan: Plan, phases: Sequence[dict[s
 
 
 def _shares(plan: Plan, positions: Sequence[int]) -> list[list[float]]:
-    ends = [*positions[1:], plan.batches.round_up(plan.samples)]
-    windows = (max(end - begin, 1) for begin, end in zip(positions, ends, strict=True))
+    marks = [*positions, max(plan.batches.round_up(plan.samples), positions[-1] + 1)]
+    counts = [plan.schedule.counts(mark) for mark in marks]
     return [
-        [float(share) for share in plan.schedule.shares(position, window)]
-        for position, window in zip(positions, windows, strict=True)
+        [
+            (last - first) / (marks[place + 1] - marks[place])
+            for first, last in zip(counts[place], counts[place + 1], strict=True)
+        ]
+        for place in range(len(positions))
     ]
 
 
