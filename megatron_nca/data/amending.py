@@ -205,6 +205,9 @@ def replay(
 
     Returns:
         The plan of those segments; the last one goes on for ever.
+
+    Raises:
+        NCAError: The history does not fit together, so it was not written by a run.
     """
     plan: Plan | None = None
     for segment in history.segments[:segments]:
@@ -215,6 +218,11 @@ def replay(
         else:
             amendment = Amendment(curriculum, segment.begin, {}, segment.first)
             plan = amend(plan, amendment, _end_of(segment), counted, segment.ends)
+        if len(plan.sources) != len(segment.first):
+            raise CurriculumError(
+                f"the checkpoint's record of its curriculum is damaged: a data path of {len(plan.sources):,} sources, and what "
+                f"{len(segment.first):,} have given"
+            )
     assert plan is not None
     return plan
 

@@ -174,6 +174,13 @@ def _resume(corpus: Corpus, journal: IO[bytes]) -> set[int]:
             f"{corpus.journal}: an unfinished corpus of other settings is there:\n  there: {lines[0]}\n  now:   {header}\n"
             f"give the same settings to finish it, or remove {corpus.journal} and {corpus.partial}"
         )
+    parts = set(map(str, range(corpus.parts)))
+    strange = [line for line in lines[1:] if line not in parts]
+    if strange:
+        raise CorpusError(
+            f"{corpus.journal}: {strange[0][:40]!r} is none of its {corpus.parts:,} parts, so something else wrote it; "
+            f"remove {corpus.journal} and {corpus.partial}"
+        )
     return {int(line) for line in lines[1:]}
 
 

@@ -9,6 +9,7 @@ A history is plain values, for a checkpoint's record: sources by name, never by 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -87,9 +88,34 @@ class History:
             readings = tuple(Reading(**_tupled(one, Reading)) for one in state["readings"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CurriculumError(f"the checkpoint's record of its curriculum is damaged: its history has no {error}") from None
-        if not segments or not readings or any(len(segment.first) > len(readings) for segment in segments):
+        known = [len(segment.first) for segment in segments]
+        begins = [segment.begin for segment in segments]
+        words = [*(segment.words for segment in segments), *(reading.words for reading in readings)]
+        in_order = known == sorted(known) and begins == sorted(begins)
+        if not (segments and readings and in_order and all(words) and known[-1] == len(readings)):
             raise CurriculumError("the checkpoint's record of its curriculum is damaged: its history is not complete")
         return cls(segments, readings)
+
+
+LONGEST = 8192
+"""Characters of a word in a record: more than a path can have."""
+LARGEST = 1 << 62
+"""Of a number in a record: more samples than any run has."""
+
+
+def is_count(value: Any) -> bool:
+    """Tell whether a value of a record is a count."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST
+
+
+def shown(value: Any) -> str:
+    """Return a value of a stranger's record in at most one short line."""
+    if isinstance(value, (list, tuple, dict)):
+        return f"a {type(value).__name__} of {len(value):,}"
+    if isinstance(value, int) and abs(value) > LARGEST:
+        return f"a number of {value.bit_length():,} bits"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 _NUMBERS = ("begin", "stream")
@@ -105,8 +131,8 @@ def _tupled(values: Mapping[str, Any], kind: Any) -> dict[str, Any]:
     for name in kind.__dataclass_fields__:
         value = values[name]
         if name in _NUMBERS:
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise ValueError(f"whole number as {name!r}, but {value!r}")
+            if not is_count(value):
+                raise ValueError(f"count as {name!r}, but {shown(value)}")
             read[name] = value
         elif name == "weights" and value is None:
             read[name] = None
@@ -117,6 +143,15 @@ def _tupled(values: Mapping[str, Any], kind: Any) -> dict[str, Any]:
 
 def _read_list(name: str, value: Any) -> tuple[Any, ...]:
     wanted = _LISTS[name]
-    if not isinstance(value, Sequence) or isinstance(value, str) or not all(isinstance(item, wanted) for item in value):
-        raise ValueError(f"list of {wanted.__name__} as {name!r}, but {value!r}")
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise ValueError(f"list as {name!r}, but {shown(value)}")
+    if wanted is str and any(len(item) > LONGEST for item in value if isinstance(item, str)):
+        raise ValueError(f"list of words as {name!r}, but one of more than {LONGEST:,} characters in it")
+    for item in value:
+        if not (is_count(item) if wanted is int else isinstance(item, wanted)) or (wanted is float and not _is_weight(item)):
+            raise ValueError(f"list of {'counts' if wanted is int else wanted.__name__} as {name!r}, but {shown(item)} in it")
     return tuple(value)
+
+
+def _is_weight(value: float) -> bool:
+    return math.isfinite(value) and value > 0

@@ -58,16 +58,20 @@ def data_paths(case: Case) -> dict[str, list[str]]:
     if name := case.arguments.get("--data-args-path"):
         found["--data-path"] = _read(str(name)).split()
     if name := case.arguments.get("--per-split-data-args-path"):
-        for split, part in json.loads(_read(str(name))).items():
-            words = part.split() if isinstance(part, str) else part
-            found |= {f"--{split}-data-path": list(words)} if words else {}
+        try:
+            parts = json.loads(_read(str(name))).items()
+        except (AttributeError, ValueError, RecursionError) as error:
+            raise LaunchError(f"--per-split-data-args-path {name}: holds no data of each split ({error})") from None
+        for split, part in parts:
+            words = part.split() if isinstance(part, str) else part if isinstance(part, list) else []
+            found |= {f"--{split}-data-path": list(map(str, words))} if words else {}
     return found
 
 
 def _read(name: str) -> str:
     try:
         return Path(name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise LaunchError(f"{name}: cannot be read ({error})") from None
 
 

@@ -77,7 +77,7 @@ def read_data_paths(args: argparse.Namespace) -> DataPaths:
 def _per_split_file(name: str) -> list[list[str] | None]:
     try:
         found = json.loads(_read(name, PER_SPLIT))
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise DataPathsError(f"{PER_SPLIT} {name}: is no JSON ({error})") from None
     if not isinstance(found, dict) or set(SPLITS) - found.keys():
         raise DataPathsError(

@@ -19,7 +19,7 @@ from megatron_nca.automaton.source import STREAM_VERSION
 from megatron_nca.data.curriculum import Plan
 from megatron_nca.data.data_path import Curriculum, Stage
 from megatron_nca.data.entry import NCAEntry
-from megatron_nca.data.history import History
+from megatron_nca.data.history import History, is_count, shown
 from megatron_nca.data.run import Datasets
 from megatron_nca.errors import CurriculumError
 
@@ -140,7 +140,7 @@ class Record:
         version = state.get("version")
         if version not in VERSIONS or isinstance(version, bool):
             raise CurriculumError(
-                f"the checkpoint's record of its curriculum has version {version!r}; this megatron-nca reads versions "
+                f"the checkpoint's record of its curriculum has version {shown(version)}; this megatron-nca reads versions "
                 f"{VERSIONS[0]} to {VERSIONS[-1]}. Resume with the megatron-nca that wrote it, or a later one"
             )
         values: dict[str, Any] = {"version": version}
@@ -194,12 +194,12 @@ def _read(state: Mapping[str, Any], name: str, needed: bool) -> Any:
     items = value if is_list and isinstance(value, (list, tuple)) else [value]
     if is_list != isinstance(value, (list, tuple)) or not all(_is(item, kind) for item in items):
         wanted = f"a list of {kind.__name__}" if is_list else kind.__name__
-        raise CurriculumError(f"the checkpoint's record of its curriculum is damaged: {name!r} is {value!r}, not {wanted}")
+        raise CurriculumError(f"the checkpoint's record of its curriculum is damaged: {name!r} is {shown(value)}, not {wanted}")
     return tuple(value) if is_list else value
 
 
 def _is(value: Any, kind: type) -> bool:
-    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    return is_count(value) if kind is int else isinstance(value, kind)
 
 
 def _kind(value: Any) -> str:
@@ -302,5 +302,5 @@ def unpacked(kept: Any) -> Any:
     """Return the plain values out of ``packed``'s tensor; what holds none comes back as it is, for ``Record`` to refuse."""
     try:
         return json.loads(bytes(kept.tolist()))
-    except (TypeError, ValueError):
+    except (AttributeError, TypeError, ValueError, RecursionError):
         return kept

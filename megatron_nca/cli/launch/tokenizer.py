@@ -14,6 +14,7 @@ from megatron_nca.cli.common import UsageError, at_least
 DEFAULT_VOCAB_SIZE = 50_257
 """GPT-2's, whose last id is its end of document."""
 END_OF_DOCUMENT = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "<|im_end|>")
+LARGEST_ID = 1 << 31
 
 
 @dataclass(frozen=True)
@@ -115,17 +116,23 @@ def _from_file(path: Path, eod: int | None, special: Sequence[int]) -> Vocabular
     path = path / "tokenizer.json" if path.is_dir() else path
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        added = {token["content"]: int(token["id"]) for token in content.get("added_tokens", ())}
-        marked = [int(token["id"]) for token in content.get("added_tokens", ()) if token.get("special")]
+        added = {token["content"]: _id(token["id"]) for token in content.get("added_tokens", ())}
+        marked = [_id(token["id"]) for token in content.get("added_tokens", ()) if token.get("special")]
         vocab = content["model"]["vocab"]
+        # A unigram model lists its pieces, the others map them to ids.
+        ids = range(len(vocab)) if isinstance(vocab, list) else [_id(number) for number in vocab.values()]
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--tokenizer {path}: cannot be read ({error}); give a tokenizer.json") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UsageError(f"--tokenizer {path}: is no tokenizer.json of Hugging Face; give --vocab-size and --eod") from None
-    # A unigram model lists its pieces, the others map them to ids.
-    ids = range(len(vocab)) if isinstance(vocab, list) else vocab.values()
     if eod is None:
         eod = next((added[name] for name in END_OF_DOCUMENT if name in added), None)
     if eod is None:
         raise UsageError(f"--tokenizer {path}: none of {', '.join(END_OF_DOCUMENT)} is among its added tokens; give --eod ID")
     return _checked(max([*ids, *added.values()]) + 1, eod, [*marked, *special])
+
+
+def _id(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < LARGEST_ID:
+        raise ValueError(value)
+    return value
