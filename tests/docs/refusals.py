@@ -220,6 +220,7 @@ REFUSALS: dict[str, Refused | NoLaunch] = {
     "is there already; remove it, or give another": A_CORPUS,
     "another process is building this corpus": A_CORPUS,
     "an unfinished corpus of other settings": A_CORPUS,
+    "so something else wrote it": A_CORPUS,
     "nothing says where the run stands": A_SCRIPT,
     "the launch's arguments did not come by": NoLaunch("--yaml-cfg; `plan` passes over a launch whose arguments it cannot see"),
     "a training loop is running that": OTHER_STACK,
