@@ -97,6 +97,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
+    folder.mkdir(parents=True, exist_ok=True)
     texts = {"python_code": list(code()), "english_prose": list(prose()), "html_and_xml": list(markup())}
     sample = [document for documents in texts.values() for document in thinned(documents, TRAINING_CHARACTERS)]
     train_tokenizer(sample, VOCABULARY, folder / "tokenizer.json")

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from megatron_nca.automaton.complexity import PROBE_FRAMES, gzip_size
 from megatron_nca.automaton.config import DELIMITERS, NCAConfig
+from megatron_nca.data.sequence_statistics import SequenceStatistics
 from megatron_nca.errors import NCAError
 
 WINDOWS = 1000
@@ -63,21 +64,29 @@ class Match:
     Attributes:
         text: What was measured of the text.
         rules: Ratios of random rules, float64 (rules,).
+        text_statistics: Of sequences of the text.
+        nca_statistics: Of trajectories of the text's band; of random rules where the band holds hardly any.
     """
 
     text: Calibration
     rules: npt.NDArray[np.float64]
+    text_statistics: SequenceStatistics
+    nca_statistics: SequenceStatistics
 
     @property
     def acceptance(self) -> float:
         """Share of random rules in the text's band."""
-        lo, hi = self.text.band
-        return float(((self.rules > lo) & (self.rules < hi)).mean())
+        return acceptance(self.rules, self.text.band)
 
     @property
     def good(self) -> bool:
         """Whether the band can be used."""
         return self.acceptance >= LEAST_ACCEPTANCE
+
+
+def acceptance(ratios: npt.NDArray[np.float64], band: tuple[float, float]) -> float:
+    """Return the share of ratios that lie in a band."""
+    return float(((ratios > band[0]) & (ratios < band[1])).mean())
 
 
 def probe_tokens(config: NCAConfig) -> int:
@@ -119,6 +128,24 @@ def _calibrate(prefix: str, window: int, stamp: tuple[int, int]) -> Calibration:
     begins = [place * (len(tokens) - window) // (count - 1) for place in range(count)]
     sizes = sorted(gzip_size(tokens[begin : begin + window].astype("<i4").tobytes()) for begin in begins)
     return Calibration(prefix, len(tokens), window, np.array(sizes), matching_band(sizes, 4 * window))
+
+
+def text_sequences(prefix: str, length: int, most: int) -> npt.NDArray[np.int64]:
+    """Return sequences of a text, evenly spread over it; the whole of one that is shorter.
+
+    Args:
+        prefix: Prefix of its ``.bin`` and ``.idx``; ``calibrate`` has read it.
+        length: Tokens of a sequence.
+        most: How many at most.
+
+    Returns:
+        int64 (batch, length).
+    """
+    tokens = np.memmap(f"{prefix}.bin", dtype=token_type(Path(f"{prefix}.idx")), mode="r")
+    length = min(length, len(tokens))
+    count = max(min(len(tokens) // length, most), 1)
+    begins = [place * (len(tokens) - length) // max(count - 1, 1) for place in range(count)]
+    return np.array([tokens[begin : begin + length] for begin in begins], dtype=np.int64)
 
 
 def matching_band(sizes: list[int], raw: int) -> tuple[float, float]:

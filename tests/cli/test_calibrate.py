@@ -77,6 +77,19 @@ def test_the_band_can_stand_in_an_entry(succeed, write):
     assert sum(result["histogram"]["rules"]) == 500
 
 
+def test_nca_of_the_band_is_laid_beside_the_text(command, succeed, write):
+    """A text that is NCA itself is like it, but for windows in which two rules meet."""
+    prefix = write("text", nca_text((0.3, 0.4)))
+    both = succeed("calibrate", prefix, "--rules", 200, "--entry", "nca:")["texts"][0]["statistics"]
+    assert both["text"]["entropy"] == pytest.approx(both["nca"]["entropy"], abs=1.2)
+    assert both["text"]["change"] == pytest.approx(both["nca"]["change"], abs=0.2)
+    assert both["text"]["frequency"][0] == pytest.approx(both["nca"]["frequency"][0], abs=0.2)
+    assert np.argmax(both["text"]["autocorrelation"][30:50]) == np.argmax(both["nca"]["autocorrelation"][30:50]) == 7
+    _, out, _ = command("calibrate", prefix, "--rules", 200)
+    told = f"change over a frame   {both['text']['change']:.1%}     {both['nca']['change']:.1%}"
+    assert told in out
+
+
 def test_an_entry_measures_its_text_itself(succeed, write):
     prefix = write("text", nca_text((0.3, 0.4)))
     entry = read_entry(f"nca:tokens=1M,domain=auto:{prefix}")

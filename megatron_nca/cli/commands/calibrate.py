@@ -11,11 +11,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from megatron_nca.automaton.config import NCAConfig, format_setting
+from megatron_nca.automaton.config import format_setting
 from megatron_nca.automaton.source import NCASource
 from megatron_nca.cli.common import DEFAULT_SEED, FINDING, OK, add_command, at_least, check_output, print_json, progress
-from megatron_nca.data.calibration import Match, calibrate, probe_tokens
-from megatron_nca.data.entry import parse_entry
+from megatron_nca.data.calibration import (
+    LEAST_ACCEPTANCE,
+    Calibration,
+    Match,
+    acceptance,
+    calibrate,
+    probe_tokens,
+    text_sequences,
+)
+from megatron_nca.data.entry import NCAEntry, parse_entry
+from megatron_nca.data.sequence_statistics import SequenceStatistics, measure_sequences
 
 EXAMPLES = """  megatron-nca calibrate /data/owt_text_document
   megatron-nca calibrate /data/code_document /data/books_document --output bands.png
@@ -26,6 +35,8 @@ Exit code 1: hardly any rule of these settings is as complex as a text."""
 
 BIN = 0.02
 MOST_RULES, RULES_AT_ONCE = 1_000_000, 500
+SEQUENCES = 48
+"""Of the text, and of NCA, whose frequency, entropy, change and autocorrelation are told."""
 BAR = 30
 
 
@@ -35,15 +46,16 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("prefixes", nargs="+", metavar="PREFIX", help="tokenised texts, as in --data-path")
     parser.add_argument("--entry", default="nca:", help="the process; its band is not used (default: nca:)")
     parser.add_argument("--rules", type=at_least(100, MOST_RULES), default=2000, help="random rules beside (default: 2000)")
-    parser.add_argument("--output", type=Path, metavar="PNG", help="draw the histograms of both")
+    parser.add_argument("--output", type=Path, metavar="PNG", help="draw the histograms and statistics of both")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print and draw; return 1 for a text that no rules match."""
     if args.output is not None:
         check_output("--output", args.output, (".png",))
-    config = replace(parse_entry(args.entry).config, gzip=None)
-    matches = _measure(args.prefixes, config, args.rules, shown=not args.json)
+    entry = parse_entry(args.entry)
+    config = replace(entry.config, gzip=None)
+    matches = _measure(args.prefixes, entry, args.rules, shown=not args.json)
     if args.output:
         from megatron_nca.cli.pictures.calibration import draw
 
@@ -58,7 +70,8 @@ def run(args: argparse.Namespace) -> int:
     return OK if all(match.good for match in matches) else FINDING
 
 
-def _measure(prefixes: list[str], config: NCAConfig, rules: int, shown: bool) -> list[Match]:
+def _measure(prefixes: list[str], entry: NCAEntry, rules: int, shown: bool) -> list[Match]:
+    config = replace(entry.config, gzip=None)
     # Texts take a moment each and may be refused; a bar is for the rules.
     texts = [calibrate(prefix, probe_tokens(config)) for prefix in prefixes]
     with progress("random rules", rules, "rule", shown=shown) as advance:
@@ -68,7 +81,21 @@ def _measure(prefixes: list[str], config: NCAConfig, rules: int, shown: bool) ->
             found.append(source.complexities(count, first))
             advance(count)
     ratios = np.concatenate(found)
-    return [Match(text, ratios) for text in texts]
+    with progress("statistics", len(texts), "text", shown=shown) as advance:
+        matches = []
+        for text in texts:
+            matches.append(Match(text, ratios, *_statistics(text, entry, acceptance(ratios, text.band))))
+            advance(1)
+    return matches
+
+
+def _statistics(text: Calibration, entry: NCAEntry, share: float) -> tuple[SequenceStatistics, SequenceStatistics]:
+    """Measure sequences of a text, and as many tokens of trajectories in its band."""
+    config = replace(entry.config, gzip=text.band if share >= LEAST_ACCEPTANCE else None)
+    trajectories = NCASource(config, DEFAULT_SEED).tokens_batch(range(SEQUENCES), entry.trajectory)
+    both = (text_sequences(text.prefix, entry.trajectory, SEQUENCES), trajectories)
+    first, second = (measure_sequences(sequences, min(config.frame_length, sequences.shape[1] - 1)) for sequences in both)
+    return first, second
 
 
 def _described(match: Match) -> dict[str, Any]:
@@ -79,6 +106,7 @@ def _described(match: Match) -> dict[str, Any]:
         "ratio": dict(zip(("tenth", "median", "ninetieth"), map(float, quantiles), strict=True)),
         "band": list(text.band), "acceptance": match.acceptance, "good": match.good,
         "entry": f"nca:gzip={format_setting(text.band)}",
+        "statistics": {"text": match.text_statistics.as_dict(), "nca": match.nca_statistics.as_dict()},
         "histogram": {"bin": BIN, "text": _counts(text.ratios, edges), "rules": _counts(match.rules, edges)},
     }  # fmt: skip
 
@@ -94,6 +122,7 @@ def _lines(match: Match) -> Iterator[str]:
     yield f"  gzip ratio  {median:.3f} in the median, {tenth:.3f} to {ninetieth:.3f} in the middle four fifths"
     yield f"  band        {format_setting(text.band)}, which {match.acceptance:.1%} of random rules fall into"
     yield f"  entry       nca:gzip={format_setting(text.band)}   or   nca:domain=auto:{text.prefix}\n"
+    yield from _compared(match)
     yield from _histogram(match)
     if not match.good:
         lo, hi = np.quantile(match.rules, [0.05, 0.95])
@@ -101,6 +130,19 @@ def _lines(match: Match) -> Iterator[str]:
             f"\n  hardly any rule of these settings is as complex: most lie between {lo:.2f} and {hi:.2f}; try other colors= "
             "or patch= in --entry"
         )
+    yield ""
+
+
+def _compared(match: Match) -> Iterator[str]:
+    both = (match.text_statistics, match.nca_statistics)
+    of = "trajectories of the band" if match.good else "trajectories of random rules"
+    yield f"  in a sequence          text    {of}"
+    for name, values in (
+        ("entropy, bits", [f"{one.entropy:.2f}" for one in both]),
+        ("most frequent token", [f"{one.frequency[0]:.1%}" for one in both]),
+        ("change over a frame", [f"{one.change:.1%}" for one in both]),
+    ):
+        yield f"  {name:<20} {values[0]:>6}    {values[1]:>6}"
     yield ""
 
 
