@@ -10,6 +10,8 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+
 from megatron_nca.errors import CurriculumError
 
 HEADER = struct.Struct("<9sQBQQ")
@@ -45,6 +47,12 @@ def check_texts(splits: Iterable[tuple[str, Part | None, Iterable[str]]]) -> Non
 def is_here(prefix: str) -> bool:
     """Tell whether any file of a text is on this machine."""
     return any(Path(f"{prefix}{ending}").is_file() for ending in (".idx", ".bin"))
+
+
+LOOKED_AT = 1 << 14
+"""Sequences that are looked at, at an index's beginning and at its end."""
+LARGEST = 1 << 60
+"""Of a place: more bytes than a file has."""
 
 
 def check_text(prefix: str) -> int | None:
@@ -85,13 +93,21 @@ def _check_index(prefix: str, path: Path, bin_size: int) -> int:
             raise _damaged(prefix, path, f"is cut short: {size:,} bytes, where {sequences:,} sequences take {least:,}")
         if not sequences:
             raise _damaged(prefix, path, "holds no sequence")
-        file.seek(HEADER.size + 4 * (sequences - 1))
-        (length,) = struct.unpack("<i", file.read(4))
-        file.seek(HEADER.size + 4 * sequences + 8 * (sequences - 1))
-        (place,) = struct.unpack("<q", file.read(8))
-    end = place + length * ITEM_BYTES[code]
-    if bin_size < end:
-        raise _damaged(prefix, path.with_suffix(".bin"), f"is cut short: {bin_size:,} bytes, where its index tells of {end:,}")
+        for first in sorted({0, max(sequences - LOOKED_AT, 0)}):
+            count = min(LOOKED_AT, sequences)
+            file.seek(HEADER.size + 4 * first)
+            lengths = np.frombuffer(file.read(4 * count), "<i4").astype(np.int64)
+            file.seek(HEADER.size + 4 * sequences + 8 * first)
+            places = np.frombuffer(file.read(8 * count), "<i8")
+            if lengths.min() < 0 or places.min() < 0 or places.max() > LARGEST:
+                raise _damaged(prefix, path, "has a sequence of a length or at a place that no file has")
+            end = int((places + lengths * ITEM_BYTES[code]).max())
+            if bin_size < end:
+                text = path.with_suffix(".bin")
+                raise _damaged(prefix, text, f"is cut short: {bin_size:,} bytes, where its index tells of {end:,}")
+    if sequences <= LOOKED_AT and not lengths.any():
+        # Megatron would count epochs without an end.
+        raise _damaged(prefix, path, "holds no token")
     return int(sequences)
 
 

@@ -5,6 +5,7 @@ Scripts of a shell are `recording`'s: it runs one up to the command that is read
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -78,7 +79,8 @@ def read_words(words: Sequence[str], environment: Mapping[str, str] | None = Non
 def _no_script(words: Sequence[str]) -> str:
     script = next((word for word in words if word.endswith(".py")), None)
     if script is None:
-        return f"{shlex.join(words)}: names no script; a launch is torchrun ... -m megatron_nca {SCRIPTS[0]} ARGS"
+        shown = [word if word.startswith("-") else re.sub(r"^(\w+)=.*", r"\1=...", word, flags=re.DOTALL) for word in words]
+        return f"{shlex.join(shown)}: names no script; a launch is torchrun ... -m megatron_nca {SCRIPTS[0]} ARGS"
     return (
         f"{script}: is no script of Megatron-LM's pre-training ({', '.join(SCRIPTS)}); launches of Megatron-Bridge and NeMo "
         "cannot be rehearsed yet, megatron-nca plan reads their data path"

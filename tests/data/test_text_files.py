@@ -23,6 +23,12 @@ def spoil(path, change):
     path.write_bytes(change(path.read_bytes()))
 
 
+def with_place(data, place):
+    """The index with another place of its second sequence; it has 300."""
+    begin = 34 + 4 * 300 + 8
+    return data[:begin] + struct.pack("<q", place) + data[begin + 8 :]
+
+
 DAMAGE = {
     "empty": (".idx", lambda data: b"", "is no index of a tokenised text"),
     "header alone": (".idx", lambda data: data[:34], "is cut short: 34 bytes"),
@@ -33,6 +39,12 @@ DAMAGE = {
     "data type": (".idx", lambda data: data[:17] + b"\x63" + data[18:], "data type 99"),
     "enormous counts": (".idx", lambda data: data[:18] + b"\xff" * 16 + data[34:], "is cut short"),
     "no sequence": (".idx", lambda data: data[:18] + bytes(16) + data[34:], "holds no sequence"),
+    "a negative length": (".idx", lambda data: data[:34] + struct.pack("<i", -5) + data[38:], "a length or at a place that no"),
+    "an enormous length": (".idx", lambda data: data[:34] + b"\xff\xff\xff\x7f" + data[38:], r"a\.bin on \S+ is cut short"),
+    "a negative place": (".idx", lambda data: with_place(data, -8), "a length or at a place that no"),
+    "an enormous place": (".idx", lambda data: with_place(data, 2**62), "a length or at a place that no"),
+    "a place behind the end": (".idx", lambda data: with_place(data, 2**40), r"a\.bin on \S+ is cut short"),
+    "lengths of nothing": (".idx", lambda data: data[:34] + bytes(4 * 300) + data[34 + 4 * 300 :], "holds no token"),
     "tokens": (".bin", lambda data: data[:-4], r"a\.bin on \S+ is cut short"),
     "no tokens": (".bin", lambda data: b"", r"a\.bin on \S+ is cut short: 0 bytes"),
 }
