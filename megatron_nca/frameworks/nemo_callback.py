@@ -95,14 +95,14 @@ class NCACallback(lightning.Callback):
             self.run.restore(self._loaded, self._consumed(trainer))
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Give the learning rate its two schedules."""
+        """Give the learning rate its two schedules; steps of earlier starts may have had another batch."""
         self._is_training = True
         plan = self.run.plan
         if plan is None or plan.switch is None or self.options.lr_at_switch != "restart":
             return
-        switch = plan.batches.batches_until(plan.switch)
+        ahead = plan.batches.batches_until(plan.switch) - plan.batches.batches_until(self._consumed(trainer))
         for config in trainer.lr_scheduler_configs:
-            step_learning_rate.install(config.scheduler, switch, self.options, trainer.global_step)
+            step_learning_rate.install(config.scheduler, trainer.global_step + ahead, self.options, trainer.global_step)
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Call the run before a step; the learning rate is NeMo's scheduler's, which has both schedules already."""

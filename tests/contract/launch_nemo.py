@@ -39,7 +39,7 @@ def change(settings: dict[str, Any]) -> None:
 
 
 class PrintSteps(tiny_pretrain.PrintLosses):
-    """Prints every step's loss, and the rate of the step that follows."""
+    """Prints every step's loss, the rate of the step that follows, and NeMo's count of samples."""
 
     def on_train_batch_end(self, trainer: Any, *rest: Any) -> None:
         """Print in full precision."""
@@ -47,6 +47,9 @@ class PrintSteps(tiny_pretrain.PrintLosses):
         print(
             f"LOSS {trainer.global_step} {float(trainer.callback_metrics['reduced_train_loss']).hex()} {rate.hex()}", flush=True
         )
+        # What its data module writes into a checkpoint.
+        consumed = trainer.datamodule.state_dict()["consumed_samples"]
+        print(f"iteration {trainer.global_step}/ | consumed samples: {consumed}", flush=True)
 
 
 def main() -> None:
