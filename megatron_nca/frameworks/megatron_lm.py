@@ -118,14 +118,12 @@ class MegatronLM:
         return validate_args
 
     def around_length(self, original: Any) -> Any:
-        """Count the steps of a run in samples whose phases have batches of their own."""
+        """Count the steps of a run in samples as its samples allow."""
 
         def update_train_iters(args: Any) -> Any:
             outcome = original(args)
             if args is self._args and args.train_samples is not None:
-                plan = self._run.planned_length(BatchBoundaries.from_megatron())
-                if plan is not None:
-                    args.train_iters = plan.batches.batches_until(args.train_samples)
+                args.train_iters = self._run.planned_steps(BatchBoundaries.from_megatron(), args.train_iters)
             return outcome
 
         return update_train_iters

@@ -44,6 +44,29 @@ def plan_phase_batches(info: RunInfo, boundaries: BatchBoundaries) -> Plan | Non
     )
 
 
+def count_steps(info: RunInfo, boundaries: BatchBoundaries, counted: int) -> int:
+    """Return the steps of a launch whose length is given in samples.
+
+    Megatron-LM counts one more than there are samples for where its batches still grow when the run ends. A text of its own has
+    more samples than were asked for; a curriculum has as many.
+
+    Args:
+        info: Give data, sequence length and the samples of the run.
+        boundaries: The run's own batches.
+        counted: What Megatron-LM makes of it.
+
+    Returns:
+        The whole batches among the samples; what Megatron-LM counted, where the data have no word of ours.
+    """
+    plan = plan_phase_batches(info, boundaries)
+    samples = info.train_samples or 0
+    if plan is not None:
+        return plan.batches.batches_until(samples)
+    if boundaries.are_known and info.blends and mentions_nca(info.blends[0]):
+        return min(counted, boundaries.batches_until(samples))
+    return counted
+
+
 def end_iterations(plan: Plan, info: RunInfo) -> str:
     """Say after which iterations the phases that have not ended will end, as the batches of this start go."""
     ahead = [phase.end for phase in plan.phases if phase.end > info.consumed_samples]

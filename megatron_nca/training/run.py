@@ -156,6 +156,15 @@ class CurriculumRun:
         """
         return phase_batches.plan_phase_batches(self.info, boundaries)
 
+    def planned_steps(self, boundaries: BatchBoundaries, counted: int) -> int:
+        """Return how many steps a launch takes whose length is given in samples.
+
+        Args:
+            boundaries: The run's own batches.
+            counted: What Megatron-LM makes of it.
+        """
+        return phase_batches.count_steps(self.info, boundaries, counted)
+
     def begin(self, plan: Plan | None, datasets: Datasets) -> None:
         """Take the training plan; called by the dataset builder's hook on every rank, before any text is built.
 
