@@ -42,7 +42,7 @@ def data_path(prefixes: Sequence[str], tokens: int) -> list[str]:
     """Return phases of equal length over texts, of which every one stands in two phases that follow each other.
 
     Args:
-        prefixes: Of the texts.
+        prefixes: Prefixes of the texts.
         tokens: Length of the whole run.
     """
     phases = SOURCES[len(prefixes)]

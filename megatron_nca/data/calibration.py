@@ -64,8 +64,8 @@ class Match:
     Attributes:
         text: What was measured of the text.
         rules: Ratios of random rules, float64 (rules,).
-        text_statistics: Of sequences of the text.
-        nca_statistics: Of trajectories of the text's band; of random rules where the band holds hardly any.
+        text_statistics: Statistics of sequences of the text.
+        nca_statistics: Statistics of trajectories of the text's band; of random rules, where the band holds hardly any.
     """
 
     text: Calibration

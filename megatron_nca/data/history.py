@@ -100,7 +100,7 @@ class History:
 LONGEST = 8192
 """Characters of a word in a record: more than a path can have."""
 LARGEST = 1 << 62
-"""Of a number in a record: more samples than any run has."""
+"""Bound of a number in a record: more samples than any run has."""
 
 
 def is_count(value: Any) -> bool:

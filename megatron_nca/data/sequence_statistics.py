@@ -25,7 +25,7 @@ class SequenceStatistics:
     """Means over sequences.
 
     Attributes:
-        entropy: Of a sequence's tokens, in bits.
+        entropy: Entropy of a sequence's tokens, in bits.
         change: Share of tokens that differ from the token one frame before.
         frequency: Share of the token of each rank, float64 (ranks,), the most frequent first.
         autocorrelation: At distances 1, 2, ..., float64 (distances,); 0 is chance.

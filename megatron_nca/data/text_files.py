@@ -52,7 +52,7 @@ def is_here(prefix: str) -> bool:
 LOOKED_AT = 1 << 14
 """Sequences that are looked at, at an index's beginning and at its end."""
 LARGEST = 1 << 60
-"""Of a place: more bytes than a file has."""
+"""Bound of a place: more bytes than a file has."""
 
 
 def check_text(prefix: str) -> int | None:

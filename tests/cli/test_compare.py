@@ -22,7 +22,7 @@ from tests.cli.test_gallery import browser
 
 assert browser
 LOG = Path(__file__).with_name("megatron_lm.log")
-"""Of Megatron-LM 0.16.1: ten steps of NCA, thirty of text, eight samples of 64 tokens each; some of its arguments."""
+"""A log of Megatron-LM 0.16.1: ten steps of NCA, thirty of text, eight samples of 64 tokens each; some of its arguments."""
 PLACES = [100_000 * place for place in range(1, 11)]
 
 

@@ -36,7 +36,7 @@ Exit code 1: hardly any rule of these settings is as complex as a text."""
 BIN = 0.02
 MOST_RULES, RULES_AT_ONCE = 1_000_000, 500
 SEQUENCES = 48
-"""Of the text, and of NCA, whose frequency, entropy, change and autocorrelation are told."""
+"""Sequences of the text, and of NCA, whose frequency, entropy, change and autocorrelation are told."""
 BAR = 30
 
 

@@ -33,7 +33,7 @@ Exit code 1: the launch would be refused, or would not train as its entries say;
 POINTS = 200
 """Points at which the learning rate and the shares are computed, in each phase."""
 MOST_SHARES = 200_000
-"""Of sources at those points, about, where there are very many."""
+"""Numbers of sources at those points, about, where there are very many."""
 STRICT = 3
 
 

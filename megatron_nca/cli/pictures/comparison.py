@@ -23,7 +23,7 @@ RUN, BASELINE = SERIES[0], SERIES[1]
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 28, 40
 UNSEEN = 0.04
 MOST_POINTS = 400
-"""Of a drawn curve; more of them are means of neighbours."""
+"""Points of a drawn curve; more of them are means of neighbours."""
 STYLE = f"""
 body {{ font: 15px/1.5 system-ui, sans-serif; color: {INK}; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; }}
 h1 {{ font-size: 1.4rem; }} h2 {{ font-size: 1.05rem; margin-top: 2rem; }}

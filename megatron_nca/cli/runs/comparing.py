@@ -48,7 +48,7 @@ class Comparison:
         runs: The runs.
         baselines: Theirs.
         text: Text tokens, float64 (places,).
-        losses: Of the runs, float64 (runs, places); of the baselines likewise.
+        losses: Losses of the runs and of the baselines, each float64 (runs, places).
         difference: float64 (places,); below 0 the runs are better.
         margin: float64 (places,), or None where one run stands on each side.
     """
@@ -147,7 +147,7 @@ def margin_of(own: Array, other: Array) -> Array | None:
 
     Args:
         own: Losses of one group, float64 (runs, places).
-        other: Of the other.
+        other: The same of the other.
     """
     sizes = len(own), len(other)
     if max(sizes) < 2:

@@ -21,7 +21,7 @@ from megatron_nca.cli.runs.curves import VALIDATION, Point, Run, facts_of, readi
 EVENTS, RESULT = "events.out.tfevents.*", "result.json"
 STEP_COLUMNS = ("step", "iteration", "global_step")
 ALIASES = {"text_tokens": "text/tokens", "tokens": "text/tokens", "nca_tokens": "nca/tokens"}
-"""Of columns."""
+"""Names of columns."""
 _ARGUMENT = re.compile(r"^(?:\[rank\d+\]:?)?\s+(\w+) \.{3,} (.*)$", re.MULTILINE)
 
 
