@@ -150,14 +150,16 @@ def test_a_checkpoint_of_another_curriculum_is_refused(text, tokenizer, setup):
     state = first.callback.state_dict()
     other = setup(NCADataModule(["nca:tokens=9000", text], tokenizer=tokenizer, **SMALL))
     other.callback.load_state_dict(state)
+    at_step_1(other)
     with pytest.raises(NCAError, match=r"tokens=5000(?s:.)*tokens=9000(?s:.)*nca_override_curriculum=True"):
-        other.callback.on_train_start(at_step_1(other), None)
+        other.callback.restore()
 
 
 def test_a_checkpoint_without_curriculum_must_be_placed(text, tokenizer, setup):
     data = setup(NCADataModule([ENTRY, text], tokenizer=tokenizer, **SMALL))
+    at_step_1(data)
     with pytest.raises(NCAError, match="nca_resume_as"):
-        data.callback.on_train_start(at_step_1(data), None)
+        data.callback.restore()
     with pytest.raises(NCAError, match="must be one of before-switch, after-switch"):
         NCADataModule([ENTRY, text], nca_resume_as="before")
 
