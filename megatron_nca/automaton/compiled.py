@@ -95,13 +95,15 @@ class CompiledEngine:
         if self.config.gzip is not None:
             numbers[0] = rules
             self._run(production.SEARCH, numbers, self._no_grids, self._no_tokens)
-        return numbers[1]
+        attempts: Indices = numbers[1]
+        return attempts
 
     def accepted(self, rules: Indices, attempts: Indices) -> npt.NDArray[np.bool_]:
         """Tell which candidates lie in the band; bool (batch,)."""
         verdicts = np.zeros((len(rules), 1), dtype=np.int32)
         self._run(production.JUDGE, np.array([rules, attempts, rules], dtype=np.int64), self._no_grids, verdicts)
-        return verdicts[:, 0] != 0
+        accepted: npt.NDArray[np.bool_] = verdicts[:, 0] != 0
+        return accepted
 
     def grids(self, rules: Indices, attempts: Indices, trajectories: Indices, frames: int) -> npt.NDArray[np.uint8]:
         """Return the frames of each trajectory, uint8 (batch, frames, grid, grid)."""

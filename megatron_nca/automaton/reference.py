@@ -120,7 +120,7 @@ class ReferenceEngine:
         area = config.grid**2
         drawn = philox.words(self.key, cells, -(-area // 4), index, attempt)[:, :area].astype(np.uint64)
         target = (drawn * bounds[:, -1:]) >> np.uint64(32)
-        state = (target[:, :, None] >= bounds[:, None, :-1]).sum(axis=2)
+        state: npt.NDArray[np.int64] = (target[:, :, None] >= bounds[:, None, :-1]).sum(axis=2)
         return state.astype(np.uint8).reshape(len(index), config.grid, config.grid)
 
     def _noise(self, index: Indices, attempt: Indices, purpose: Purpose, step: int) -> npt.NDArray[np.int32] | None:
@@ -131,7 +131,8 @@ class ReferenceEngine:
         area, slots = config.grid**2, -(-config.colors // DRAWS_PER_BLOCK) * DRAWS_PER_BLOCK
         drawn = philox.draws(self.key, purpose, area * slots, index, attempt, step)
         per_cell = drawn.reshape(len(index), config.grid, config.grid, slots)[..., : config.colors]
-        return self.noise[per_cell]
+        noise: npt.NDArray[np.int32] = self.noise[per_cell]
+        return noise
 
 
 def noise_table(config: NCAConfig) -> npt.NDArray[np.int32] | None:
@@ -139,7 +140,8 @@ def noise_table(config: NCAConfig) -> npt.NDArray[np.int32] | None:
     if config.temperature == 0.0:
         return None
     unit = config.temperature * logit_scale(config.colors) / 2**GUMBEL_BITS
-    return np.rint(gumbel_table() * unit).astype(np.int32)
+    table: npt.NDArray[np.float64] = np.rint(gumbel_table() * unit)
+    return table.astype(np.int32)
 
 
 def perceive(rules: Rules, state: States) -> npt.NDArray[np.int32]:
@@ -147,7 +149,8 @@ def perceive(rules: Rules, state: States) -> npt.NDArray[np.int32]:
     trajectory = np.arange(len(state))[:, None, None]
     neighbours = (np.roll(state, (-dy, -dx), axis=(1, 2)) for dy, dx in NEIGHBOURHOOD)
     hidden = sum(rules.table[trajectory, place, colour] for place, colour in enumerate(neighbours))
-    return np.maximum(hidden, 0)
+    rectified: npt.NDArray[np.int32] = np.maximum(hidden, 0)
+    return rectified
 
 
 def update(
@@ -162,9 +165,10 @@ def update(
     batch, grid, _, units = hidden.shape
     # Below 2**24 float32 is exact in any order of summation, and its matrix product is the fast one.
     logits = hidden.reshape(batch, grid * grid, units).astype(np.float32) @ rules.readout.astype(np.float32)
-    score = logits.astype(np.int32).reshape(batch, grid, grid, config.colors)
+    score: npt.NDArray[np.int32] = logits.astype(np.int32).reshape(batch, grid, grid, config.colors)
     if bias:
         score = score + bias * (state[..., None] == np.arange(config.colors))
     if noise is not None:
         score = score + noise
-    return score.argmax(axis=3).astype(np.uint8)
+    drawn: npt.NDArray[np.int64] = score.argmax(axis=3)
+    return drawn.astype(np.uint8)

@@ -93,7 +93,7 @@ def _unwrap_channels(kernel: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     The released code pads its input with wrap-around on the channel axis too, so the first and the last colour are each
     seen through the sum of two weights.
     """
-    folded = kernel[..., 1:-1, :].copy()
+    folded: npt.NDArray[np.int64] = kernel[..., 1:-1, :].copy()
     folded[..., -1, :] += kernel[..., 0, :]
     folded[..., 0, :] += kernel[..., -1, :]
     return folded

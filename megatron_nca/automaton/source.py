@@ -105,7 +105,8 @@ class NCASource:
         Returns:
             uint8 (frames, grid, grid).
         """
-        return self.grids_batch([index], frames)[0]
+        grids: npt.NDArray[np.uint8] = self.grids_batch([index], frames)[0]
+        return grids
 
     def tokens(self, index: int, length: int) -> npt.NDArray[np.int32]:
         """Return the first tokens of one trajectory.
@@ -117,7 +118,8 @@ class NCASource:
         Returns:
             int32 (length,), ids in [0, config.vocab_size).
         """
-        return self.tokens_batch([index], length)[0]
+        tokens: npt.NDArray[np.int32] = self.tokens_batch([index], length)[0]
+        return tokens
 
     def grids_batch(self, indices: Sequence[int] | Indices, frames: int) -> npt.NDArray[np.uint8]:
         """Return the first frames of several trajectories, uint8 (batch, frames, grid, grid)."""

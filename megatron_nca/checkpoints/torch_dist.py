@@ -105,10 +105,13 @@ class DistCheckpoint:
     def _read_common(self) -> dict[str, Any]:
         path = self.folder / COMMON
         try:
+            common: dict[str, Any]
             if path.is_file():
-                return _load(path.read_bytes())
-            index = next((index for index in self._kept if index.fqn == COMMON_KEY), None)
-            return {} if index is None else _load(self._bytes(index))[0]
+                common = _load(path.read_bytes())
+            else:
+                index = next((index for index in self._kept if index.fqn == COMMON_KEY), None)
+                common = {} if index is None else _load(self._bytes(index))[0]
+            return common
         except Exception as error:
             raise NCAError(f"{self.folder}: the part common to all ranks cannot be read ({error})") from error
 
@@ -116,7 +119,8 @@ class DistCheckpoint:
         info = self._storage[index]
         with (self.folder / info.relative_path).open("rb") as file:
             file.seek(info.offset)
-            return file.read(info.length)
+            data: bytes = file.read(info.length)
+            return data
 
     def _copy(self, writer: _Writer, indices: Sequence[Any], written: WriteResult, advance: Advance) -> None:
         """Copy pieces as they are, in the order of their files; FP8 state is read and cleared."""

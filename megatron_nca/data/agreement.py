@@ -48,7 +48,8 @@ def from_rank_0(work: Callable[[], T]) -> T:
         return work()
     box: list[Any] = [work() if torch.distributed.get_rank() == 0 else None]
     torch.distributed.broadcast_object_list(box, src=0)
-    return box[0]
+    result: T = box[0]
+    return result
 
 
 def _gather(value: str | None) -> list[str | None]:

@@ -40,7 +40,8 @@ class ShuffledSource(NCASource):
 
     def _is_patch(self, length: int) -> npt.NDArray[np.bool_]:
         in_frame = np.arange(length) % self.config.frame_length
-        return (in_frame != 0) & (in_frame != self.config.frame_length - 1)
+        in_patch: npt.NDArray[np.bool_] = (in_frame != 0) & (in_frame != self.config.frame_length - 1)
+        return in_patch
 
     def _permutation(self, index: int, length: int) -> npt.NDArray[np.int64]:
         """Return the order of random numbers that are drawn for the places: their ranks, ties by place."""

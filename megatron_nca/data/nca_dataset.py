@@ -87,7 +87,7 @@ class NCADataset(GPTDataset):
 
     def __getitem__(self, idx: int | None) -> dict[str, torch.Tensor]:
         """Return a sample as GPTDataset does, labels that the entry leaves out of the loss masked."""
-        sample = super().__getitem__(idx)
+        sample: dict[str, torch.Tensor] = super().__getitem__(idx)
         sample["loss_mask"] = sample["loss_mask"] * self.trained_labels
         return sample
 

@@ -54,7 +54,7 @@ class LoopReminder:
             )
 
 
-class ScheduledDataset(torch.utils.data.Dataset):
+class ScheduledDataset(torch.utils.data.Dataset[dict[str, Any]]):
     """Position in the run -> sample, through the plan's schedule.
 
     It takes the place of Megatron's BlendedDataset, whose members must be of one type and whose index arrays grow with the
@@ -104,7 +104,7 @@ class ScheduledDataset(torch.utils.data.Dataset):
         return _as_gpt_dataset_has_it(self.datasets[source][index])
 
 
-class PlainBlend(torch.utils.data.Dataset):
+class PlainBlend(torch.utils.data.Dataset[dict[str, Any]]):
     """Megatron's BlendedDataset, its samples like those of its members.
 
     Validation and test of a curriculum whose text is a blend; so the run does not train for hours under context parallelism

@@ -19,7 +19,7 @@ import torch
 from megatron_nca.data.mixture import mixture_of, shares_of
 
 
-class TextChain(torch.utils.data.Dataset):
+class TextChain(torch.utils.data.Dataset[Any]):
     """Datasets of one text, one behind the other.
 
     Args:
@@ -43,7 +43,7 @@ class TextChain(torch.utils.data.Dataset):
         return self.datasets[place][int(idx) - self._begins[place]]
 
 
-class ContinuedBlend(torch.utils.data.Dataset):
+class ContinuedBlend(torch.utils.data.Dataset[Any]):
     """Megatron's blend, and its members behind it.
 
     Args:

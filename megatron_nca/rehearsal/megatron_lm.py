@@ -235,7 +235,7 @@ class Run:
         counted = self.vocabulary - _UNCOUNTED_IDS.get(self.checkout.version[:2], 0)
         return ("--tokenizer-type", "NullTokenizer", "--vocab-size", str(counted))
 
-    def _start_rank(self, rank: int, port: int, folder: Path) -> subprocess.Popen:
+    def _start_rank(self, rank: int, port: int, folder: Path) -> subprocess.Popen[bytes]:
         with (folder / f"rank{rank}.log").open("w") as output:
             # A session of its own makes a rank and what it starts one group to kill.
             return subprocess.Popen(
@@ -278,7 +278,7 @@ class Ranks:
         second_is_mean: How the log is to be read; see `parse_log`.
     """
 
-    def __init__(self, folder: Path, processes: list[subprocess.Popen], second_is_mean: bool) -> None:
+    def __init__(self, folder: Path, processes: list[subprocess.Popen[bytes]], second_is_mean: bool) -> None:
         self._folder = folder
         self._second_is_mean = second_is_mean
         self._processes = processes

@@ -88,7 +88,7 @@ def parse_log(text: str, second_is_mean: bool = False) -> TrainingLog:
     return TrainingLog(text, tuple(iterations), validations)
 
 
-def _iteration(match: re.Match) -> Iteration:
+def _iteration(match: re.Match[str]) -> Iteration:
     pairs = (field.partition(":") for field in match[2].split("|"))
     fields = {name.strip(): value.strip() for name, colon, value in pairs if colon}
     return Iteration(

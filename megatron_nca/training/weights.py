@@ -48,7 +48,8 @@ def part_of(name: str) -> str | None:
 def output_initializer(config: Any) -> Initializer:
     """Return the init method of an output layer that is not tied to the embedding."""
     scaled = getattr(config, "use_mup", False)
-    return config.embedding_init_method if scaled else config.init_method
+    initializer: Initializer = config.embedding_init_method if scaled else config.init_method
+    return initializer
 
 
 def layer_initializer(name: str, dimensions: int, config: Any) -> Initializer:
@@ -60,7 +61,8 @@ def layer_initializer(name: str, dimensions: int, config: Any) -> Initializer:
     if dimensions == 1:
         return torch.nn.init.zeros_
     scaled = any(layer in name for layer in SCALED_OUTPUTS)
-    return config.output_layer_init_method if scaled else config.init_method
+    initializer: Initializer = config.output_layer_init_method if scaled else config.init_method
+    return initializer
 
 
 def is_recurrence(name: str) -> bool:

@@ -43,7 +43,7 @@ GPU_FLOPS = 400e12
 """Floating-point operations a second of an H100 in practice; a token costs 6 a parameter."""
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand."""
     parser = add_command(subparsers, "bench", run, "tokens a second of entries on this machine", EXAMPLES)
     parser.add_argument("entries", nargs="*", default=ENTRIES, metavar="ENTRY", help="(default: the paper's three bands)")

@@ -37,7 +37,7 @@ A build that was stopped goes on where it was when the same command is given aga
 the loss mask of first frames and the transition to text are what nca: in --data-path brings."""
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand."""
     parser = add_command(subparsers, "build", run, "write an offline corpus as Megatron's .bin and .idx", EXAMPLES)
     parser.add_argument("entry", help="as in --data-path, such as nca:domain=code")

@@ -40,7 +40,7 @@ SEQUENCES = 48
 BAR = 30
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand."""
     parser = add_command(subparsers, "calibrate", run, "the complexity of your own text, and the band that matches", EXAMPLES)
     parser.add_argument("prefixes", nargs="+", metavar="PREFIX", help="tokenised texts, as in --data-path")

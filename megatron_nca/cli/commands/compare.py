@@ -21,7 +21,7 @@ A run is a TensorBoard folder, a log of Megatron-LM's, a CSV file such as NeMo's
 Several runs of a side are seeds: a difference within their spread is none, and with one run a side there is no spread."""
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand."""
     parser = add_command(subparsers, "compare", run, "a run's loss beside its baseline's, over text tokens", EXAMPLES)
     parser.add_argument("places", nargs="*", type=Path, metavar="RUN BASELINE", help="a run, then its baselines")

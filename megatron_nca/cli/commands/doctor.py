@@ -51,7 +51,7 @@ class Check:
     detail: str
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand."""
     parser = add_command(subparsers, "doctor", run, "check this machine: versions, known answers, Megatron's seam", EXAMPLES)
     parser.add_argument("--fingerprint", action="store_true", help="print the fingerprint of this machine's tokens alone")

@@ -42,7 +42,7 @@ STATISTICS = {
 MOST_SAMPLES, MOST_RULES, RULES_AT_ONCE = 1_000, 100_000, 500
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand."""
     parser = add_command(subparsers, "inspect", run, "samples as Megatron will see them, and statistics", EXAMPLES)
     parser.add_argument("entry", help="as in --data-path, such as nca:domain=code")

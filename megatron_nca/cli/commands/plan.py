@@ -37,7 +37,7 @@ MOST_SHARES = 200_000
 STRICT = 3
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand."""
     parser = add_command(subparsers, "plan", run, "check a launch: phases, learning rate, cores", EXAMPLES)
     parser.add_argument("--output", type=Path, metavar="PNG", help="draw shares and learning rate")

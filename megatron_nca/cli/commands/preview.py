@@ -31,7 +31,7 @@ RULES, MAX_RULES, MAX_FRAMES = 8, 64, 400
 MAX_RULES_OF_PAGE = 2_000
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand."""
     parser = add_command(subparsers, "preview", run, "pictures of trajectories, one row a rule", EXAMPLES)
     parser.add_argument("entry", help="as in --data-path, such as nca:domain=code")

@@ -32,7 +32,7 @@ or a file of flags. It needs no GPU and no network. Exit code 1: the launch woul
 WIDTH = 13
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand."""
     parser = add_command(
         subparsers, "rehearse", run, "run a launch small on this machine's cores, killed and resumed", EXAMPLES

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,7 @@ STACK = replace(MEGATRON_LM, name="transfer", prefix="--")
 """How this command writes the options that it shares with a launch."""
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand."""
     parser = add_command(
         subparsers, "transfer", run, "make the start of a text run of an NCA run's Megatron-LM checkpoint", EXAMPLES
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     from megatron_nca.checkpoints.transfer import TransferRequest, transfer
 
     @contextmanager
-    def monitor(total: int) -> Iterator:
+    def monitor(total: int) -> Iterator[Callable[[int], None]]:
         check_room("--save", args.save, total)
         with progress("transfer", total, "B", shown=not args.json) as advance:
             yield advance

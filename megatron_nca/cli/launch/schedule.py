@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -78,7 +79,7 @@ class Schedule:
         self.num_steps += increment
 
 
-_DECAYS: dict[str, Any] = {
+_DECAYS: dict[str, Callable[[float], float]] = {
     "linear": lambda done: 1.0 - done,
     "cosine": lambda done: 0.5 * (math.cos(math.pi * done) + 1.0),
     "exponential": lambda done: 2.0 * math.pow(0.5, done) - 1.0,

@@ -164,7 +164,8 @@ def margin_of(own: Array, other: Array) -> Array | None:
     else:
         below = parts[0] ** 2 / (sizes[0] - 1) + parts[1] ** 2 / (sizes[1] - 1)
         freedom = np.where(below > 0, total**2 / np.where(below > 0, below, 1), sum(sizes) - 2)
-    return np.array([t_95(degrees) for degrees in freedom]) * np.sqrt(total)
+    half_width: Array = np.array([t_95(degrees) for degrees in freedom]) * np.sqrt(total)
+    return half_width
 
 
 def paired_margin(own: Array, other: Array) -> Array:

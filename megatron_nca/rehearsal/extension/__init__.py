@@ -58,7 +58,7 @@ def module(version: tuple[int, int]) -> Extension:
     return made
 
 
-def _counted(name: str, function: Callable) -> Callable:
+def _counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def counted(*args: Any, **kwargs: Any) -> Any:
         CALLS[name] += 1
@@ -67,7 +67,7 @@ def _counted(name: str, function: Callable) -> Callable:
     return counted
 
 
-def _missing(name: str) -> Callable:
+def _missing(name: str) -> Callable[..., Any]:
     def missing(*args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError(f"{NAME}.{name} is not emulated on the CPU; choose flags that leave it out")
 

@@ -52,21 +52,21 @@ def _gate(activation: Activation) -> Activation:
     return gated
 
 
-def _forward(function: Activation) -> Callable:
+def _forward(function: Activation) -> Callable[..., Any]:
     def forward(input: torch.Tensor, quantizer: Any) -> Any:
         return finish(function(input.detach().float()), None, quantizer, input.dtype)
 
     return forward
 
 
-def _backward(function: Activation) -> Callable:
+def _backward(function: Activation) -> Callable[..., Any]:
     def backward(grad: torch.Tensor, fwd_input: torch.Tensor, quantizer: Any) -> Any:
         return finish(_gradient(function, grad, fwd_input), None, quantizer, grad.dtype)
 
     return backward
 
 
-def _backward_with_bias(function: Activation) -> Callable:
+def _backward_with_bias(function: Activation) -> Callable[..., Any]:
     def backward(grad: torch.Tensor, fwd_input: torch.Tensor, quantizer: Any) -> list[Any]:
         gradient = _gradient(function, grad, fwd_input)
         bias = gradient.reshape(-1, gradient.shape[-1]).sum(0).to(grad.dtype)

@@ -104,13 +104,14 @@ def _format(compact: bool) -> Any:
 
 def dequantize(tensor: Any) -> torch.Tensor:
     """Return what the tensor stands for: float32. Transformer Engine's Python does it for this kind."""
-    return tensor.dequantize(dtype=torch.float32)
+    values: torch.Tensor = tensor.dequantize(dtype=torch.float32)
+    return values
 
 
 def operand(tensor: Any, rowwise: bool) -> torch.Tensor:
     """Return the matrix that a product reads, float32; see `tensorwise.operand`."""
-    data = tensor._rowwise_data if rowwise else tensor._columnwise_data
-    scales = tensor._rowwise_scale_inv if rowwise else tensor._columnwise_scale_inv
+    data: torch.Tensor | None = tensor._rowwise_data if rowwise else tensor._columnwise_data
+    scales: torch.Tensor = tensor._rowwise_scale_inv if rowwise else tensor._columnwise_scale_inv
     if data is None:
         raise RuntimeError(f"an FP8 product wants {'row' if rowwise else 'column'}-wise data, and this tensor has none")
     if getattr(tensor, "_data_format", _format(False)) != _format(False):

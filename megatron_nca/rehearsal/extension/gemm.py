@@ -95,14 +95,17 @@ def generic_gemm(
 def _operand(tensor: Any, rowwise: bool) -> torch.Tensor:
     kind = quantizing.kind_of(tensor)
     if kind is not None:
-        return kind.operand(tensor, rowwise)
-    return tensor.detach().reshape(-1, tensor.shape[-1]).float()
+        matrix: torch.Tensor = kind.operand(tensor, rowwise)
+        return matrix
+    plain: torch.Tensor = tensor
+    return plain.detach().reshape(-1, plain.shape[-1]).float()
 
 
 def _result_type(a: Any, output: Any, named: int | None) -> torch.dtype:
     if named is not None:
         return formats.to_torch(named)
-    return output.dtype if output is not None else a.dtype
+    dtype: torch.dtype = output.dtype if output is not None else a.dtype
+    return dtype
 
 
 def _result_shape(a: Any, transposed_a: bool, b: Any, transposed_b: bool) -> tuple[int, ...]:

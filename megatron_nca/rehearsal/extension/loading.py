@@ -65,7 +65,7 @@ def installed_version() -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def _on_cpu(make: Callable) -> Callable:
+def _on_cpu(make: Callable[..., Any]) -> Callable[..., Any]:
     def make_on_cpu(*args: Any, device: Any = None, **kwargs: Any) -> Any:
         return make(*args, device=devices.to_cpu(device), **kwargs)
 
@@ -141,7 +141,8 @@ class _Loader(importlib.abc.Loader):
         self._inner = inner
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType | None:
-        return self._inner.create_module(spec)
+        module: types.ModuleType | None = self._inner.create_module(spec)
+        return module
 
     def exec_module(self, module: types.ModuleType) -> None:
         self._inner.exec_module(module)

@@ -109,7 +109,7 @@ def of_version(version: tuple[int, int]) -> dict[str, Any]:
 
 
 def _enum(name: str, members: str) -> Any:
-    return enum.IntEnum(name, {member: number for number, member in enumerate(members.split())})  # type: ignore[misc]
+    return enum.IntEnum(name, {member: number for number, member in enumerate(members.split())})
 
 
 def _constant(answer: Any) -> Any:

@@ -62,7 +62,8 @@ def dequantize(input: Any, otype: int) -> torch.Tensor:
     kind = kind_of(input)
     if kind is None:
         raise NotImplementedError(f"a {type(input).__name__} cannot be read on the CPU")
-    return kind.dequantize(input).to(formats.to_torch(otype))
+    values: torch.Tensor = kind.dequantize(input)
+    return values.to(formats.to_torch(otype))
 
 
 def bgrad_quantize(input: torch.Tensor, quantizer: Any) -> list[Any]:
@@ -106,7 +107,7 @@ def compute_amax(input: torch.Tensor, amax: torch.Tensor) -> None:
     amax.copy_(formats.amax(input).reshape(amax.shape))
 
 
-FUNCTIONS: dict[str, Callable] = {
+FUNCTIONS: dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (
         quantize,

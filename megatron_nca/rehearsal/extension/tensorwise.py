@@ -69,9 +69,10 @@ def _current_scale(values: torch.Tensor, quantizer: Any) -> torch.Tensor:
 
 def dequantize(tensor: Any) -> torch.Tensor:
     """Return what the tensor stands for: float32."""
+    inverse: torch.Tensor = tensor._scale_inv
     if tensor._data is not None:
-        return formats.values(tensor._data, tensor._fp8_dtype) * tensor._scale_inv
-    return _untransposed(formats.values(tensor._transpose, tensor._fp8_dtype)) * tensor._scale_inv
+        return formats.values(tensor._data, tensor._fp8_dtype) * inverse
+    return _untransposed(formats.values(tensor._transpose, tensor._fp8_dtype)) * inverse
 
 
 def operand(tensor: Any, rowwise: bool) -> torch.Tensor:
@@ -81,14 +82,15 @@ def operand(tensor: Any, rowwise: bool) -> torch.Tensor:
         tensor: A `Float8Tensor`.
         rowwise: Whether the last dimension is the one that is summed over; if not, the transpose is read.
     """
+    inverse: torch.Tensor = tensor._scale_inv
     if rowwise or (machine.multiplies_any_layout() and tensor._data is not None):
         if tensor._data is None:
             raise RuntimeError("an FP8 product wants row-wise data, and this tensor has none")
-        return formats.values(tensor._data.reshape(-1, tensor._data.shape[-1]), tensor._fp8_dtype) * tensor._scale_inv
+        return formats.values(tensor._data.reshape(-1, tensor._data.shape[-1]), tensor._fp8_dtype) * inverse
     if tensor._transpose is None or tensor._transpose_invalid:
         raise RuntimeError("an FP8 product wants the transpose, and this tensor has none")
     flat = tensor._transpose.reshape(tensor._transpose.shape[0], -1)
-    return (formats.values(flat, tensor._fp8_dtype) * tensor._scale_inv).t()
+    return (formats.values(flat, tensor._fp8_dtype) * inverse).t()
 
 
 def shape(tensor: Any) -> tuple[int, ...]:

@@ -61,7 +61,7 @@ class Scaled:
         self.factor = factor
 
 
-def _scaling_first(collective: Callable) -> Callable:
+def _scaling_first(collective: Callable[..., Any]) -> Callable[..., Any]:
     summed = torch.distributed.ReduceOp.SUM
 
     @functools.wraps(collective)
@@ -77,7 +77,7 @@ def _scaling_first(collective: Callable) -> Callable:
     return reduce
 
 
-def _of_any_sizes(all_gather: Callable) -> Callable:
+def _of_any_sizes(all_gather: Callable[..., Any]) -> Callable[..., Any]:
     """NCCL gathers tensors of several sizes, gloo tensors of one."""
 
     @functools.wraps(all_gather)
@@ -94,7 +94,7 @@ def _of_any_sizes(all_gather: Callable) -> Callable:
     return gather
 
 
-def _of_a_copy(isend: Callable) -> Callable:
+def _of_a_copy(isend: Callable[..., Any]) -> Callable[..., Any]:
     """Keep what is on its way: a GPU's memory is given away no sooner than its stream gets there, gloo's at once."""
 
     @functools.wraps(isend)
@@ -104,7 +104,7 @@ def _of_a_copy(isend: Callable) -> Callable:
     return send
 
 
-def _of_cpus(make: Callable) -> Callable:
+def _of_cpus(make: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(make)
     def constructed(self: Any, device_type: str, *args: Any, **kwargs: Any) -> None:
         make(self, to_cpu(device_type), *args, **kwargs)
@@ -112,7 +112,7 @@ def _of_cpus(make: Callable) -> Callable:
     return constructed
 
 
-def _with_listed_splits(all_to_all_single: Callable) -> Callable:
+def _with_listed_splits(all_to_all_single: Callable[..., Any]) -> Callable[..., Any]:
     """Megatron's experts bring the sizes to the host as lists only where the tensor says that it is a device's."""
 
     @functools.wraps(all_to_all_single)
@@ -131,7 +131,7 @@ def _leave_groups() -> None:
         torch.distributed.destroy_process_group()
 
 
-def _with_gloo(make_group: Callable) -> Callable:
+def _with_gloo(make_group: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(make_group)
     def make(*args: Any, **kwargs: Any) -> Any:
         if make_group.__name__ == "init_process_group" and args:
@@ -145,7 +145,7 @@ def _with_gloo(make_group: Callable) -> Callable:
     return make
 
 
-def _type_by_type(coalesce: Callable) -> Callable:
+def _type_by_type(coalesce: Callable[..., Any]) -> Callable[..., Any]:
     c10d = torch.distributed.distributed_c10d
 
     @contextlib.contextmanager

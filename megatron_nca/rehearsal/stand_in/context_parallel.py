@@ -28,7 +28,7 @@ def _change(module: ModuleType) -> None:
     replace(attention, __init__=_with_context(attention.__init__), forward=_over_all_keys(attention.forward))
 
 
-def _with_context(construct: Callable) -> Callable:
+def _with_context(construct: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(construct)
     def constructed(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
         # Megatron-Core refuses a context that it cannot read; the layer itself is the same.
@@ -40,7 +40,7 @@ def _with_context(construct: Callable) -> Callable:
     return constructed
 
 
-def _over_all_keys(attend: Callable) -> Callable:
+def _over_all_keys(attend: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(attend)
     def forward(self: Any, query: Any, key: Any, value: Any, attention_mask: Any, *args: Any, **kwargs: Any) -> Any:
         if self.config.context_parallel_size == 1:
@@ -84,7 +84,7 @@ class _WholeSequence(torch.autograd.Function):
     """(local sequence, ...) of every rank -> (sequence, ...); the gradient of a token goes to the rank that holds it."""
 
     @staticmethod
-    def forward(context: Any, part: torch.Tensor, group: Any) -> torch.Tensor:  # type: ignore[override]
+    def forward(context: Any, part: torch.Tensor, group: Any) -> torch.Tensor:
         context.group, ranks = group, torch.distributed.get_world_size(group)
         parts = [torch.empty_like(part, memory_format=torch.contiguous_format) for _ in range(ranks)]
         torch.distributed.all_gather(parts, part.contiguous(), group=group)
@@ -93,7 +93,7 @@ class _WholeSequence(torch.autograd.Function):
         return torch.empty_like(whole).index_copy_(0, order, whole)
 
     @staticmethod
-    def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[override]
+    def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         group, ranks = context.group, torch.distributed.get_world_size(context.group)
         total = gradient.contiguous().clone()
         torch.distributed.all_reduce(total, group=group)

@@ -73,19 +73,20 @@ def _same_tensor(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tenso
     return tensor
 
 
-def _with_device_on_cpu(factory: Callable) -> Callable:
+def _with_device_on_cpu(factory: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(factory)
     def make(*args: Any, **kwargs: Any) -> torch.Tensor:
         if "device" in kwargs:
             kwargs["device"] = to_cpu(kwargs["device"])
         # Pinned memory is a GPU driver's to give.
         kwargs.pop("pin_memory", None)
-        return factory(*args, **kwargs)
+        made: torch.Tensor = factory(*args, **kwargs)
+        return made
 
     return make
 
 
-def _with_target_on_cpu(transfer: Callable) -> Callable:
+def _with_target_on_cpu(transfer: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(transfer)
     def to(self: Any, *args: Any, **kwargs: Any) -> Any:
         if args:
@@ -97,7 +98,7 @@ def _with_target_on_cpu(transfer: Callable) -> Callable:
     return to
 
 
-def _with_cuda_type_names(type_: Callable) -> Callable:
+def _with_cuda_type_names(type_: Callable[..., Any]) -> Callable[..., Any]:
     """Megatron's optimizers sort parameters by names such as `torch.cuda.FloatTensor`."""
 
     @functools.wraps(type_)
@@ -112,7 +113,7 @@ def _with_cuda_type_names(type_: Callable) -> Callable:
     return named
 
 
-def _with_locations_on_cpu(load: Callable) -> Callable:
+def _with_locations_on_cpu(load: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(load)
     def load_on_cpu(f: Any, map_location: Any = None, *args: Any, **kwargs: Any) -> Any:
         return load(f, to_cpu(map_location), *args, **kwargs)

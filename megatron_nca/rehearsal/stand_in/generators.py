@@ -119,7 +119,7 @@ def _install_device(roles: GeneratorRoles) -> None:
 
 
 def _install_data_loader(roles: GeneratorRoles) -> None:
-    def on_host(method: Callable) -> Callable:
+    def on_host(method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
         def draw(*args: Any, **kwargs: Any) -> Any:
             with roles.play_host():

@@ -22,7 +22,7 @@ def install() -> None:
 def _with_stand_in(get_preparation_data: Any) -> Any:
     @functools.wraps(get_preparation_data)
     def prepare(name: str) -> dict[str, Any]:
-        data = get_preparation_data(name)
+        data: dict[str, Any] = get_preparation_data(name)
         data.pop("init_main_from_path", None)
         data["init_main_from_name"] = _CHILD
         return data

@@ -90,7 +90,7 @@ class GatedRMSNorm(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Norm the last dimension."""
-        groups = x.float().unflatten(-1, (-1, self.group_size))
+        groups = torch.unflatten(x.float(), -1, (-1, self.group_size))
         normed = groups * torch.rsqrt(groups.square().mean(-1, keepdim=True) + self.eps)
         return (normed.flatten(-2) * self.weight.float()).to(x.dtype)
 
@@ -145,11 +145,12 @@ def split_conv1d_scan(
     gate, mixed, steps = torch.split(zxbcdt, [width, width + 2 * states, heads], dim=-1)
     mixed = functional.silu(_convolve(mixed, conv1d_weight, conv1d_bias))
     x, b, c = torch.split(mixed.float(), [width, states, states], dim=-1)
-    b, c = (part.unflatten(-1, (ngroups, -1)).repeat_interleave(heads // ngroups, dim=2) for part in (b, c))
+    b, c = (torch.unflatten(part, -1, (ngroups, -1)).repeat_interleave(heads // ngroups, dim=2) for part in (b, c))
     steps = functional.softplus(steps.float() + dt_bias.float())
-    y = _scan(x.unflatten(-1, (heads, -1)), steps, A.float(), b, c)
+    x = torch.unflatten(x, -1, (heads, -1))
+    y = _scan(x, steps, A.float(), b, c)
     weight = D.float() if D.ndim == 2 else D.float()[:, None]
-    y = (y + weight * x.unflatten(-1, (heads, -1))).flatten(-2)
+    y = (y + weight * x).flatten(-2)
     return (y * functional.silu(gate.float())).to(zxbcdt.dtype)
 
 
