@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import io
 import logging
 import random
@@ -123,7 +124,7 @@ def read_entries(count: int, draw: random.Random) -> Tally:
     tally = Tally()
     for _ in range(count):
         words = [entry(draw), "/a"]
-        tally.run(words, lambda words=words: read_blend((words, None)))
+        tally.run(words, functools.partial(read_blend, (words, None)))
     return tally
 
 
@@ -160,7 +161,7 @@ def build_paths(count: int, draw: random.Random, folder: Path) -> Tally:
     for number in range(count):
         words = data_path(draw, texts)
         if any(word.strip().lower().startswith(("nca:", "phase:")) for word in words):
-            tally.run(words, lambda words=words: build(words))
+            tally.run(words, functools.partial(build, words))
         if number % 1000 == 999:
             tally.report("data paths so far")
     return tally

@@ -93,7 +93,8 @@ def in_process(blend: list[str], samples: int) -> dict[str, float]:
         arguments = [sys.executable, "-m", "benchmarks.scale", "--measure", json.dumps([blend, samples, cache])]
         environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
         output = subprocess.run(arguments, check=True, stdout=subprocess.PIPE, env=environment).stdout
-    return json.loads(output.splitlines()[-1])
+    figures: dict[str, float] = json.loads(output.splitlines()[-1])
+    return figures
 
 
 def rows(text: str, quick: bool) -> list[tuple[str, str, dict[str, float]]]:

@@ -51,7 +51,7 @@ class Yardstick(ReferenceEngine):
         return recorded
 
 
-@njit
+@njit()
 def roll_out(
     table: npt.NDArray[np.int32],
     readout: npt.NDArray[np.int32],
@@ -59,7 +59,7 @@ def roll_out(
     burn_in: int,
     dt: int,
     bias: int,
-    noise: npt.NDArray[np.int32],
+    noise: npt.NDArray[np.int32] | None,
     key: npt.NDArray[np.uint64],
     stream: tuple[int, int, int],
     recorded: States,

@@ -101,7 +101,7 @@ class Machine:
                 with tarfile.open(part) as archive:
                     archive.extractall(target, filter="fully_trusted")
 
-    def python(self, *arguments: str, seconds: float = LIMIT_SECONDS) -> subprocess.CompletedProcess:
+    def python(self, *arguments: str, seconds: float = LIMIT_SECONDS) -> subprocess.CompletedProcess[str]:
         """Run Python with the unpacked parts on its path."""
         command = [sys.executable, "-W", "ignore", *arguments]
         try:
@@ -187,7 +187,7 @@ def stage_a(machine: Machine) -> dict[str, Any]:
     return {"import": _json(imported), "conformity": "no emulated.pt among the parts" if compared is None else _json(compared)}
 
 
-def _json(done: subprocess.CompletedProcess) -> Any:
+def _json(done: subprocess.CompletedProcess[str]) -> Any:
     if done.returncode:
         return {"code": done.returncode, "error": done.stderr[-1500:]}
     begin = done.stdout.index("{")

@@ -44,8 +44,9 @@ def main() -> int:
     )
     parser.add_argument("--bf16", action="store_true", help="both in bf16, each in its own way")
     args = parser.parse_args()
+    nca, text = args.steps
     with tempfile.TemporaryDirectory() as folder:
-        steps = list(compare(args.work or Path(folder), *args.steps, bf16=args.bf16))
+        steps = list(compare(args.work or Path(folder), nca, text, bf16=args.bf16))
     print("| phase | steps | Megatron-Core, first and last loss | plain PyTorch | largest difference | of a tenth's mean |")
     print("|---|---:|---:|---:|---:|---:|")
     worst = 0.0

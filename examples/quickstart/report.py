@@ -143,7 +143,8 @@ def _draw_losses(axes: Any, copying: Any, runs: list[dict[str, Any]], seeds: lis
 
 def _draw_difference(axes: Any, runs: list[dict[str, Any]], seeds: list[dict[str, Any]]) -> None:
     own = {name: run["validations"] for name, run in zip(RUNS, runs, strict=True)}
-    for curves, line in [*((seed, {"alpha": 0.35, "linewidth": 1}) for seed in seeds), (own, {"marker": "o", "markersize": 3})]:
+    drawn: list[tuple[dict[str, Any], dict[str, Any]]] = [(seed, {"alpha": 0.35, "linewidth": 1}) for seed in seeds]
+    for curves, line in [*drawn, (own, {"marker": "o", "markersize": 3})]:
         (tokens, one), (_, other) = (series(curves[name], "loss") for name in RUNS)
         axes.plot(tokens, 100 * (np.array(other) / one - 1), color=ORANGE, **line)
     axes.axhline(0, color=INK, linewidth=0.8)

@@ -36,10 +36,13 @@ class ByteLevelBPE:
 
         self.library: Any = Tokenizer.from_file(str(path))
         self.vocab_size = int(self.library.get_vocab_size())
-        self.eod = self.eos = int(self.library.token_to_id(END_OF_DOCUMENT))
-        self.pad = int(self.library.token_to_id(PADDING))
+        self.eod = self.eos = self._id(END_OF_DOCUMENT)
+        self.pad = self._id(PADDING)
         self.special_tokens_dict = {"eos_token": self.eod, "pad_token": self.pad}
         self.unique_identifiers = OrderedDict(class_=type(self).__name__, path=str(path))
+
+    def _id(self, token: str) -> int:
+        return int(self.library.token_to_id(token))
 
     def tokenize(self, text: str) -> list[int]:
         """Turn text into ids."""

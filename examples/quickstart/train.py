@@ -231,7 +231,7 @@ def validate(model: Any, tokens: torch.Tensor, labels: torch.Tensor, copyable: t
     """Return the mean loss in nats a token: of all labels, of those that the context lets one copy, of the others."""
     model.eval()
     places = torch.arange(tokens.shape[1]).expand(16, -1).cuda()
-    parts = zip(tokens.split(16), labels.split(16), strict=True)
+    parts = zip(torch.split(tokens, 16), torch.split(labels, 16), strict=True)
     losses = torch.cat([model(part.cuda(), places, None, labels=goals.cuda()) for part, goals in parts]).float().cpu()
     model.train()
     means = {"loss": losses.mean(), "copyable": losses[copyable].mean(), "other": losses[~copyable].mean()}
