@@ -9,11 +9,12 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 TE ?= 2.11.0
 TE_VENV := $(VENV)-te-$(TE)
 
-.PHONY: science bench-fp8 hopper-pack test-te test-nemo test-bridge test-bridge-0.6 test-slurm help demo test lint format docs bench clean
+.PHONY: science bench-fp8 hopper-pack test-te test-nemo test-bridge test-bridge-0.6 test-slurm help demo test test-fast lint format docs bench clean
 
 help:
 	@echo "make demo    NCA-to-text pre-training on Megatron-Core, on a CPU, into out/quickstart"
 	@echo "make test    the tests, Megatron-LM's own loop too where MEGATRON_LM names a checkout"
+	@echo "make test-fast  those of them that need no checkout and are not slow, within 3 minutes: between two edits"
 	@echo "make test-nemo  NeMo's recipes and its own pre-training, in an environment of its own"
 	@echo "make test-bridge  Megatron-Bridge's configs and its own pre-training, in an environment of its own"
 	@echo "make test-bridge-0.6  the same with Megatron-Bridge 0.6, which wants Python 3.12: PYTHON312 names one"
@@ -46,6 +47,12 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest $(TEST_FLAGS)
+
+# The folders whose tests run in one process; the others start launches, commands and examples.
+FAST := tests/test_layers.py tests/test_patching.py tests/test_refusing.py tests/test_workers.py \
+	tests/automaton tests/data tests/training tests/contract tests/docs
+test-fast: $(READY)
+	$(BIN)/python -m pytest -m "not slow" $(FAST)
 
 # $(call environment,PYTHON,REQUIREMENTS): makes the environment whose stamp is the target.
 define environment

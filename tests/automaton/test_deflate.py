@@ -53,6 +53,7 @@ def repetitive(draw):
     return data.astype(np.uint8).tobytes()
 
 
+@pytest.mark.slow
 @oracle
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(repetitive())
@@ -112,6 +113,7 @@ def sizes_in_pieces(source, total, ends, packer, lows, data):
     return high, deflate.finish(data, total, packer)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.one_of(st.binary(min_size=1, max_size=2000), repetitive(), probes()), st.lists(st.floats(0, 1), max_size=12))
 def test_pieces_and_interruptions_change_nothing_and_bounds_hold(data, cuts):

@@ -122,6 +122,7 @@ def test_the_papers_processes_are_known_to_hold_enough():
         count_rules(entry)
 
 
+@pytest.mark.slow
 def test_the_reference_judges_a_band_in_the_same_words():
     for text in ("nca:gzip=0.65-0.66", "nca:gzip=0.98-0.99"):
         with pytest.raises(EntryError) as caught:

@@ -1,5 +1,6 @@
 from fractions import Fraction
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -67,6 +68,7 @@ def count_one_by_one(schedule, positions, seen=None):
     return seen
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(recipes())
 def test_each_sources_indices_are_consecutive_over_all_stages(recipe):
@@ -136,6 +138,7 @@ def histories(draw):
     return schedule, begins
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(histories())
 def test_amendments_leave_no_gap_and_no_repeat_in_any_source(history):

@@ -11,6 +11,9 @@ import pytest
 for package in ("sphinx", "myst_parser", "furo"):
     pytest.importorskip(package, reason=f"{package} is not installed; it comes with megatron-nca[docs]")
 
+# The site is built once for all of them: ten seconds.
+pytestmark = pytest.mark.slow
+
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DOCS = Path(__file__).parents[2] / "docs"
 LOADED = re.compile(
