@@ -43,6 +43,7 @@ class Yardstick(ReferenceEngine):
         states = self._initial_state(index, attempt, logits, cells)
         recorded = np.empty((len(index), frames, config.grid, config.grid), dtype=np.uint8)
         key = np.array(self.key, dtype=np.uint64)
+        assert self.noise is not None, "the yardstick needs a temperature above 0"
         for item, state in enumerate(states):
             roll_out(
                 rules.table[item], rules.readout[item], state, config.burn_in, config.dt, self.bias, self.noise, key,
@@ -59,7 +60,7 @@ def roll_out(
     burn_in: int,
     dt: int,
     bias: int,
-    noise: npt.NDArray[np.int32] | None,
+    noise: npt.NDArray[np.int32],
     key: npt.NDArray[np.uint64],
     stream: tuple[int, int, int],
     recorded: States,
