@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from megatron_nca.cli.main import COMMANDS
+from megatron_nca.workers import end_with
 
 RUN = ["--seq-length", "1024", "--global-batch-size", "8", "--train-iters", "100"]
 PLAN = ["plan", "--data-path", "nca:tokens=100K", "/a", *RUN]
@@ -291,11 +292,29 @@ INTERRUPTED = (128 + signal.SIGINT, -signal.SIGINT)
 """Python ends by the signal where it came while a text was executed, as numba and dataclasses do; for a shell it is one."""
 
 
-def start(words, places, **variables):
-    return subprocess.Popen(
-        [sys.executable, "-m", "megatron_nca.cli", *placed(words, places)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, start_new_session=True, env={**os.environ, **variables},
-    )  # fmt: skip
+@pytest.fixture
+def start(places):
+    """Starts a command in a group of its own, which ends with the test, and with pytest where that is killed."""
+    started = []
+
+    def begin(words, **variables):
+        started.append(subprocess.Popen(
+            [sys.executable, "-m", "megatron_nca.cli", *placed(words, places)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True, start_new_session=True, env={**os.environ, **variables}, preexec_fn=_as_in_a_terminal,
+        ))  # fmt: skip
+        return started[-1]
+
+    yield begin
+    for process in started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _as_in_a_terminal():
+    # A shell has its background jobs ignore Ctrl-C, and so all that they start.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    end_with(None)
 
 
 def children(process):
@@ -320,8 +339,8 @@ def wait_for_work(process, seconds=1.5):
 
 
 @pytest.mark.parametrize("words", LONG_WORK.values(), ids=LONG_WORK)
-def test_ctrl_c_ends_long_work_at_once(words, places):
-    process = start(words, places)
+def test_ctrl_c_ends_long_work_at_once(words, start):
+    process = start(words)
     wait_for_work(process)
     # As the terminal does: to the whole group.
     os.killpg(process.pid, signal.SIGINT)
@@ -335,8 +354,8 @@ def test_ctrl_c_ends_long_work_at_once(words, places):
     assert took < 3, took
 
 
-def test_ctrl_c_ends_a_compilation(places, tmp_path):
-    process = start(["inspect", "nca:"], places, NUMBA_CACHE_DIR=str(tmp_path / "cache"))
+def test_ctrl_c_ends_a_compilation(start, tmp_path):
+    process = start(["inspect", "nca:"], NUMBA_CACHE_DIR=str(tmp_path / "cache"))
     wait_for_work(process, 5)
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
@@ -345,8 +364,8 @@ def test_ctrl_c_ends_a_compilation(places, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
-def test_workers_end_when_their_parent_is_killed(places):
-    process = start(LONG_WORK["of workers"], places)
+def test_workers_end_when_their_parent_is_killed(start):
+    process = start(LONG_WORK["of workers"])
     workers = []
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and len(workers) < 2:
