@@ -16,7 +16,7 @@ SCRIPT = Path(__file__).parents[2] / "examples/phases/train.sh"
 def launch(tmp_path):
     """The words that the script gives to torchrun."""
     for name in ("web", "code", "math"):
-        write_text(tmp_path / f"{name}_text_document", 5)
+        write_text(tmp_path / f"{name}_text_document", 400)
     shown = tmp_path / "torchrun"
     shown.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@" > "$WORDS"\n')
     shown.chmod(0o755)
