@@ -9,6 +9,7 @@ ALLOWED = {
     r"needs NeMo 2\.7; make test-nemo brings it": "NeMo wants another Megatron-Core; make test-nemo",
     r"needs Megatron-Bridge; make test-bridge brings it": "Bridge wants packages of its own; make test-bridge, test-bridge-0.6",
     r"transformers is not installed": "pip install transformers; it is no dependency, and its tests want a checkout too",
+    r"a small file system cannot be mounted here": "a full disk; mounting wants root",
     r"root may write everywhere": "a folder that may not be written; make test as any other user",
     r"a SLURM cluster needs": "a cluster needs root and SLURM's packages; make test-slurm",
     r"compiled alone, since [\w.]+ is not installed here": "a block for NeMo or Bridge; make test-nemo, test-bridge",
