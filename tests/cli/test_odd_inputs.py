@@ -350,8 +350,8 @@ def test_ctrl_c_ends_long_work_at_once(words, start):
     assert process.returncode in INTERRUPTED, err
     assert "Traceback" not in err
     assert err.strip().splitlines()[-1].endswith("megatron-nca: interrupted")
-    # Alone on a core it is a quarter of a second; machines are shared.
-    assert took < 3, took
+    # Alone on a core it is a quarter of a second; what is looked for is work that does not hear it, which takes minutes.
+    assert took < 20, took
 
 
 def test_ctrl_c_ends_a_compilation(start, tmp_path):
