@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.science.arms import OTHER, arms
 from benchmarks.science.table import RESULTS, print_table
 from examples.quickstart.text import prepare, read_sources, standard_library
-from examples.quickstart.train import Job, write_json
+from examples.quickstart.train import Job, bf16_pays, write_json
 
 OTHER_TOKENS = 1.6e6
 """Characters of the other text to read at least twice as many, so that a million tokens are one pass."""
@@ -52,7 +52,7 @@ def missing(args: argparse.Namespace) -> list[tuple[str, Job]]:
                 changes: dict[str, Any] = dict(arm.changes)
                 if OTHER in changes.get("first", ""):
                     changes["first"] = changes["first"].replace(OTHER, other_text(args.work, tokenizer))
-                found.append((name, Job(arm.name, text, str(tokenizer), seed=seed, **changes)))
+                found.append((name, Job(arm.name, text, str(tokenizer), seed=seed, bf16=bf16_pays(), **changes)))
     return found
 
 

@@ -76,7 +76,7 @@ def write_seeds(results: dict[str, dict[int, Any]], path: Path = SEEDS) -> None:
     arms_there = {"text-only": results.get("scratch", {}), "nca-first": results.get("nca", {})}
     seeds = sorted(set(arms_there["text-only"]) & set(arms_there["nca-first"]))
     if seeds:
-        setting = {key: value for key, value in arms_there["nca-first"][seeds[0]]["job"].items() if key != "seed"}
+        setting = {key: value for key, value in arms_there["nca-first"][seeds[0]]["job"].items() if key not in ("seed", "bf16")}
         curves = [{name: found[seed]["validations"] for name, found in arms_there.items()} for seed in seeds]
         path.write_text(json.dumps({"setting": setting, "seeds": curves}) + "\n", encoding="utf-8")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from examples.quickstart import report
 from examples.quickstart.text import prepare, standard_library
-from examples.quickstart.train import Job, write_json
+from examples.quickstart.train import Job, bf16_pays, write_json
 from megatron_nca.data.band import check_band
 from megatron_nca.data.domain import read_entry
 from megatron_nca.errors import NCAError
@@ -58,13 +58,17 @@ def write_jobs(args: argparse.Namespace) -> dict[str, Path]:
     """Prepare the text and write what each run is to do; refuse a folder that holds other runs."""
     text, tokenizer = prepare(args.out / "text", standard_library()[: args.documents])
     given = {name: value for name, value in vars(args).items() if name not in ("out", "nca", "documents")}
-    baseline = Job(BASELINE, text, str(tokenizer), **given)
+    baseline = Job(BASELINE, text, str(tokenizer), bf16=bf16_pays(), **given)
     jobs = {}
     for job in (baseline, replace(baseline, name=WITH_NCA, first=args.nca)):
         jobs[job.name] = args.out / job.name / "job.json"
         jobs[job.name].parent.mkdir(parents=True, exist_ok=True)
-        if jobs[job.name].exists() and json.loads(jobs[job.name].read_text(encoding="utf-8")) != asdict(job):
-            raise NCAError(f"{args.out} holds runs of other settings; give --out another folder")
+        if jobs[job.name].exists():
+            begun = json.loads(jobs[job.name].read_text(encoding="utf-8"))
+            # A run goes on in the precision that it began in, on another machine too.
+            job = replace(job, bf16=begun.get("bf16"))
+            if begun != asdict(job):
+                raise NCAError(f"{args.out} holds runs of other settings; give --out another folder")
         write_json(jobs[job.name], asdict(job))
     return jobs
 

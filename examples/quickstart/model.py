@@ -44,7 +44,7 @@ class Shape:
 class BlockedAttention(torch.nn.Module):
     """Causal attention for a CPU: two halves of the queries, so that a quarter of the scores is never computed.
 
-    In bf16 and at this size it is twice as fast on a CPU as torch's scaled_dot_product_attention, forward and backward. The
+    At this size it is twice as fast on a CPU as torch's scaled_dot_product_attention, forward and backward. The
     arguments are those that a layer's specification passes to its core attention.
     """
 
@@ -64,8 +64,8 @@ class BlockedAttention(torch.nn.Module):
         return torch.cat(halves, 1).transpose(0, 1).reshape(length, batch, heads * width)
 
 
-def build_model(shape: Shape, vocabulary: int, bf16: bool = True) -> Any:
-    """Build the model, in bf16 with gradients in Megatron's float32 buffers, from the present state of the random numbers.
+def build_model(shape: Shape, vocabulary: int, bf16: bool) -> Any:
+    """Build the model, with gradients in Megatron's float32 buffers, from the present state of the random numbers.
 
     Args:
         shape: Its size.
