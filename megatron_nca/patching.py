@@ -8,21 +8,30 @@ import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 MARK = "__megatron_nca__"
 """Attribute of a wrapper of ours. Another package's wrapper around it carries it too, as functools.wraps copies attributes; a
 wrapper of theirs around a function without it does not, and is wrapped in its turn."""
 
+T = TypeVar("T")
+"""What a replaced function returns, and so its wrapper."""
+
+Function = Callable[..., Any]
+"""A function of another package, whatever it takes and returns."""
+
+Wrapper = Callable[[Function], Function]
+"""Makes what stands in a function's place."""
+
 Action = Callable[[ModuleType], None]
 
 
-def is_patched(holder: Any, name: str) -> bool:
+def is_patched(holder: object, name: str) -> bool:
     """Tell whether a function, or one that it wraps, is a wrapper of ours."""
     return hasattr(getattr(holder, name, None), MARK)
 
 
-def patch(holder: Any, name: str, wrapper: Callable[[Any], Any], package: str = "", owner: Any = True) -> None:
+def patch(holder: object, name: str, wrapper: Wrapper, package: str = "", owner: object = True) -> None:
     """Replace a function where it is defined, and wherever modules of its package have imported it by name.
 
     Args:
@@ -51,7 +60,7 @@ def is_importable(name: str) -> bool:
         return False
 
 
-def owner_of(holder: Any, name: str) -> Any:
+def owner_of(holder: object, name: str) -> Any:
     """Return the owner that a wrapper of ours was made with, or None."""
     return getattr(getattr(holder, name, None), MARK, None)
 

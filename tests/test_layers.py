@@ -11,13 +11,14 @@ import megatron_nca
 
 PACKAGE = Path(megatron_nca.__file__).parent
 BELOW = {
+    "interfaces": set(),
     "automaton": set(),
-    "data": {"automaton"},
-    "training": {"automaton", "data"},
-    "checkpoints": {"automaton", "data", "training"},
-    "frameworks": {"automaton", "data", "training", "checkpoints"},
-    "rehearsal": {"automaton", "data", "training", "checkpoints", "frameworks"},
-    "cli": {"automaton", "data", "training", "checkpoints", "frameworks", "rehearsal"},
+    "data": {"interfaces", "automaton"},
+    "training": {"interfaces", "automaton", "data"},
+    "checkpoints": {"interfaces", "automaton", "data", "training"},
+    "frameworks": {"interfaces", "automaton", "data", "training", "checkpoints"},
+    "rehearsal": {"interfaces", "automaton", "data", "training", "checkpoints", "frameworks"},
+    "cli": {"interfaces", "automaton", "data", "training", "checkpoints", "frameworks", "rehearsal"},
 }
 """What each folder may import when it is imported itself."""
 
@@ -86,6 +87,29 @@ def test_adapters_are_thin():
     lines = {file.name: len(file.read_text(encoding="utf-8").splitlines()) for file in (PACKAGE / "frameworks").glob("*.py")}
     assert max(lines.values()) <= ADAPTER
     assert sum(lines.values()) <= FRAMEWORKS
+
+
+def test_adapters_say_what_they_need_of_a_framework():
+    """What is passed on unread is an ``object``; what is read has a protocol of ``interfaces``."""
+    used = [
+        f"{file.name}:{node.lineno}"
+        for file in (PACKAGE / "frameworks").glob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.Name) and node.id == "Any") or (isinstance(node, ast.Attribute) and node.attr == "Any")
+    ]
+    assert used == []
+
+
+def test_every_attribute_of_a_protocol_is_explained():
+    found = 0
+    for file in (PACKAGE / "interfaces").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                told = re.findall(r"^ {8}(\w+): \S", ast.get_docstring(node, clean=False) or "", flags=re.MULTILINE)
+                names = [line.target.id for line in node.body if isinstance(line, ast.AnnAssign)]
+                assert told == [name for name in names if not re.match(r"_[a-z]", name)], f"{file.name}: {node.name}"
+                found += len(names)
+    assert found > 50
 
 
 @pytest.mark.parametrize("folder", ["megatron_nca", "tests", "benchmarks", "examples"])

@@ -39,3 +39,17 @@ def no_text(phases: Sequence[str], found: str, stack: Stack) -> NCAError:
     return NCAError(
         f"with_nca: {found}, so nothing follows {phases[-1]!r}; give the text too, as in {stack.word('text_first')}"
     )
+
+
+def words_of(paths: object) -> list[str]:
+    """Return the words of NeMo's ``paths``: of a path, a list of them or a dict with one for each split."""
+    if isinstance(paths, dict):
+        return [word for part in paths.values() for word in words_of(part)]
+    return [str(path) for path in as_list(paths)]
+
+
+def as_list(paths: object) -> list[object]:
+    """Return the paths of one split as a list."""
+    if paths is None:
+        return []
+    return list(paths) if isinstance(paths, (list, tuple)) else [paths]

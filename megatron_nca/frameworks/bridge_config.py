@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from megatron_nca.data.curriculum import Blend
+from megatron_nca.interfaces.bridge import DatasetConfig, ModelProvider
 
 
-def blends_of(dataset: Any) -> tuple[Any, ...]:
+def blends_of(dataset: DatasetConfig) -> tuple[Blend | None, ...]:
     """Return the train, validation and test data of a dataset config, as Megatron's (prefixes, weights)."""
     if not hasattr(dataset, "blend"):
         return (None, None, None)
@@ -13,17 +14,18 @@ def blends_of(dataset: Any) -> tuple[Any, ...]:
     return tuple(per_split) if per_split else (shared_blend(dataset),) * 3
 
 
-def shared_blend(dataset: Any) -> Any:
+def shared_blend(dataset: DatasetConfig) -> Blend | None:
     """Return the blend that Bridge would read, which since 0.4 may be written as a data path."""
     from megatron.core.datasets.utils import get_blend_from_list
 
     path = getattr(dataset, "data_path", None)
     if dataset.blend is not None or not path:
         return dataset.blend
-    return get_blend_from_list(path.split() if isinstance(path, str) else list(path))
+    blend: Blend | None = get_blend_from_list(path.split() if isinstance(path, str) else list(path))
+    return blend
 
 
-def padded_vocab_size(model: Any) -> int | None:
+def padded_vocab_size(model: ModelProvider) -> int | None:
     """Return the rows of a model's embedding, which Bridge pads when it builds the model."""
     vocab_size = getattr(model, "vocab_size", None)
     if vocab_size is None or not getattr(model, "should_pad_vocab", False):

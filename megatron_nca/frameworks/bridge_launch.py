@@ -15,17 +15,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from megatron_nca.data.batches import BatchBoundaries
 from megatron_nca.errors import NCAError
 from megatron_nca.frameworks.bridge_config import blends_of, padded_vocab_size
+from megatron_nca.interfaces.bridge import CallbackContext, CallbackManager, ConfigContainer, GlobalState, TrainState
+from megatron_nca.interfaces.core import ForwardStep
+from megatron_nca.patching import T, Wrapper
 from megatron_nca.stacks import BRIDGE
-from megatron_nca.training import run_length
+from megatron_nca.training import run_info, run_length
 from megatron_nca.training.options import Options, read_overrides
 from megatron_nca.training.progress import write_scalars
 from megatron_nca.training.record import RECORD, packed, unpacked
-from megatron_nca.training.run import CurriculumRun, print_on_rank_0
+from megatron_nca.training.run import Adapter, CurriculumRun
 from megatron_nca.training.run_info import RunInfo
 
 STACK = BRIDGE
@@ -34,7 +36,7 @@ PAST_SETUP = "a training loop is running that megatron.bridge.training.setup has
 
 
 @functools.cache
-def wrappers(run: CurriculumRun) -> dict[str, Callable[[Any], Any]]:
+def wrappers(run: CurriculumRun) -> dict[str, Wrapper]:
     """Return what stands in the place of Bridge's functions, by their names in the table of seams; once a run."""
     adapter = MegatronBridge(run)
     return {
@@ -48,7 +50,7 @@ def wrappers(run: CurriculumRun) -> dict[str, Callable[[Any], Any]]:
     }
 
 
-class MegatronBridge:
+class MegatronBridge(Adapter):
     """The adapter of one process.
 
     Args:
@@ -61,14 +63,14 @@ class MegatronBridge:
         self._run = run
         self._overrides: Options | None = None
         self._callback: Options | None = None
-        self._state: Any = None
+        self._state: GlobalState | None = None
         self._scalars: Mapping[str, float] = {}
 
     def info(self) -> RunInfo:
         """Return what Bridge's config and train state tell of the run."""
+        assert self._state is not None
         cfg, progress = self._state.cfg, self._state.train_state
         validation = getattr(cfg, "validation", cfg.train)
-        eval_iters = validation.eval_iters
         sizes = [getattr(validation, f"eval_{kind}_batch_size", None) for kind in ("global", "micro")]
         return RunInfo(
             seed=cfg.rng.seed,
@@ -85,27 +87,23 @@ class MegatronBridge:
             train_samples=cfg.train.train_samples,
             train_iterations=cfg.train.train_iters if cfg.train.train_samples is None else None,
             text_warmup_fraction=cfg.scheduler.lr_warmup_fraction,
-            eval_batches=max(eval_iters) if isinstance(eval_iters, list) else eval_iters or 0,
+            eval_batches=run_info.eval_batches(validation.eval_iters),
         )
 
-    def report(self, line: str) -> None:
-        """Print on rank 0."""
-        print_on_rank_0(line)
-
-    def around_overrides(self, original: Any) -> Any:
+    def around_overrides(self, original: Callable[..., T]) -> Callable[..., T]:
         """Take our overrides off a command line."""
 
-        def parse_hydra_overrides(cfg: Any, overrides: Sequence[str]) -> Any:
+        def parse_hydra_overrides(cfg: object, overrides: Sequence[str]) -> T:
             ours = [word for word in overrides if word.lstrip("+").startswith(STACK.prefix)]
             self._overrides = read_overrides(ours, STACK) if ours else None
             return original(cfg, [word for word in overrides if word not in ours])
 
         return parse_hydra_overrides
 
-    def around_callbacks(self, original: Any) -> Any:
+    def around_callbacks(self, original: Callable[..., CallbackManager]) -> Callable[..., CallbackManager]:
         """Add our moments to a pre-training's callbacks."""
 
-        def normalize_callbacks(callbacks: Any) -> Any:
+        def normalize_callbacks(callbacks: object) -> CallbackManager:
             manager = original([] if callbacks is None else callbacks)
             given = [getattr(method, "__self__", None) for method in manager.list_callbacks("on_train_start")]
             self._callback = next(filter(None, (getattr(one, "nca_options", None) for one in given)), None)
@@ -120,10 +118,10 @@ class MegatronBridge:
 
         return normalize_callbacks
 
-    def around_setup(self, original: Any) -> Any:
+    def around_setup(self, original: Callable[..., T]) -> Callable[..., T]:
         """Attach and validate, as soon as there is a config."""
 
-        def setup(state: Any, *rest: Any, **keywords: Any) -> Any:
+        def setup(state: GlobalState, *rest: object, **keywords: object) -> T:
             self._state = state
             self._run.attach(self)
             options = self._callback or self._overrides or Options()
@@ -135,20 +133,20 @@ class MegatronBridge:
 
         return setup
 
-    def around_data(self, original: Any) -> Any:
+    def around_data(self, original: Callable[..., T]) -> Callable[..., T]:
         """Restore the record of the checkpoint that has been read; weights to start from have no steps behind them."""
 
-        def setup_data_iterators(cfg: Any, train_state: Any, *rest: Any, **keywords: Any) -> Any:
+        def setup_data_iterators(cfg: ConfigContainer, train_state: TrainState, *rest: object, **keywords: object) -> T:
             if train_state.consumed_train_samples > 0:
                 self._run.restore(getattr(train_state, RECORD, None), train_state.consumed_train_samples)
             return original(cfg, train_state, *rest, **keywords)
 
         return setup_data_iterators
 
-    def around_state_dict(self, original: Any) -> Any:
+    def around_state_dict(self, original: Callable[..., dict[str, object]]) -> Callable[..., dict[str, object]]:
         """Add the record to a train state."""
 
-        def state_dict(train_state: Any) -> Any:
+        def state_dict(train_state: TrainState) -> dict[str, object]:
             state = original(train_state)
             record = self._run.state_dict(train_state.consumed_train_samples)
             if record is not None:
@@ -157,21 +155,21 @@ class MegatronBridge:
 
         return state_dict
 
-    def around_train_step(self, original: Any) -> Any:
-        """ProgressMonitor the losses of steps that mix NCA and text."""
+    def around_train_step(self, original: Callable[..., T]) -> Callable[..., T]:
+        """Watch the losses of steps that mix NCA and text."""
 
-        def train_step(forward_step: Any, *rest: Any, **keywords: Any) -> Any:
+        def train_step(forward_step: ForwardStep, *rest: object, **keywords: object) -> T:
             return original(self._run.watch(forward_step), *rest, **keywords)
 
         return train_step
 
-    def on_train_step_start(self, context: Any) -> None:
+    def on_train_step_start(self, context: CallbackContext) -> None:
         """Call the run before a step."""
         self._run.require(self, PAST_SETUP)
         consumed = context.state.train_state.consumed_train_samples
         self._scalars = self._run.before_step(consumed, context.model, context.optimizer, context.scheduler)
 
-    def on_train_step_end(self, context: Any) -> None:
+    def on_train_step_end(self, context: CallbackContext) -> None:
         """Write what the run has to say of a step."""
         logger, step = context.state.cfg.logger, context.state.train_state.step + 1
         if step % logger.tensorboard_log_interval == 0:
@@ -179,14 +177,14 @@ class MegatronBridge:
         if step % logger.log_interval == 0:
             _write(context.state, self._run.report_losses(step), step)
 
-    def on_eval_end(self, context: Any) -> None:
+    def on_eval_end(self, context: CallbackContext) -> None:
         """Evaluate NCA after a validation of text, where that was asked for."""
         step = context.state.train_state.step
         _write(context.state, self._run.evaluate(context.model, step), step)
 
 
-def _keeping_record(original: Any) -> Any:
-    def load_state_dict(train_state: Any, state: Any) -> None:
+def _keeping_record(original: Callable[..., None]) -> Callable[..., None]:
+    def load_state_dict(train_state: TrainState, state: Mapping[str, object]) -> None:
         original(train_state, state)
         if RECORD in state:
             setattr(train_state, RECORD, unpacked(state[RECORD]))
@@ -194,7 +192,7 @@ def _keeping_record(original: Any) -> Any:
     return load_state_dict
 
 
-def _write(state: Any, scalars: Mapping[str, float], step: int) -> None:
+def _write(state: GlobalState, scalars: Mapping[str, float], step: int) -> None:
     """Write through Bridge's own writers, which only one rank has."""
     if scalars:
         write_scalars(state.tensorboard_logger, state.wandb_logger, scalars, step)

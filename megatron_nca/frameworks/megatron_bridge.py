@@ -9,13 +9,15 @@ Every ``pretrain`` is carried across the switch without a word in the script, se
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeVar
 
 import megatron_nca
+from megatron_nca.data.curriculum import Blend
 from megatron_nca.data.overriding import are_phases, check_paths, no_text
 from megatron_nca.errors import EnvironmentMismatchError, NCAError
 from megatron_nca.frameworks.bridge_config import shared_blend
 from megatron_nca.frameworks.bridge_launch import STACK
+from megatron_nca.interfaces.bridge import CallbackContext, DatasetConfig
 from megatron_nca.training.options import Options
 
 try:
@@ -25,6 +27,8 @@ except ImportError as error:
         f"megatron-nca's Bridge adapter needs Megatron-Bridge 0.3 or later and Transformer Engine, and importing it "
         f"failed: {error}"
     ) from error
+
+Config = TypeVar("Config")
 
 
 class NCACallback(Callback):
@@ -37,15 +41,15 @@ class NCACallback(Callback):
         NCAError: There is no such option, or its value is not usable.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, **options: object) -> None:
         megatron_nca.register()
         self.nca_options = Options.read(options, STACK)
 
-    def on_train_start(self, context: Any) -> None:
+    def on_train_start(self, context: CallbackContext) -> None:
         """Do nothing: by this a callback manager knows of the callback."""
 
 
-def with_nca(cfg: Any, *paths: str) -> Any:
+def with_nca(cfg: Config, *paths: str) -> Config:
     """Put ``nca:`` entries into a pre-training config.
 
     Args:
@@ -61,8 +65,8 @@ def with_nca(cfg: Any, *paths: str) -> Any:
     from megatron.core.datasets.utils import get_blend_from_list
 
     megatron_nca.register()
-    dataset: Any = getattr(cfg, "dataset", None)
-    if not hasattr(dataset, "blend") or getattr(dataset, "mock", False):
+    dataset: DatasetConfig | None = getattr(cfg, "dataset", None)
+    if dataset is None or not hasattr(dataset, "blend") or getattr(dataset, "mock", False):
         raise NCAError(
             f"with_nca: cfg.dataset is {type(dataset).__name__}, which reads no data path; give the config a GPTDatasetConfig"
         )
@@ -78,7 +82,7 @@ def with_nca(cfg: Any, *paths: str) -> Any:
     return cfg
 
 
-def _before(phases: Sequence[str], blend: Any) -> Any:
+def _before(phases: Sequence[str], blend: Blend | None) -> tuple[list[str], list[float] | None]:
     if not blend:
         raise no_text(phases, f"cfg.dataset.blend is {blend}, which means mock data", STACK)
     prefixes, weights = blend

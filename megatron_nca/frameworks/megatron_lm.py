@@ -13,18 +13,21 @@ They have kept their names and first arguments from 0.14 on.
 from __future__ import annotations
 
 import functools
+from argparse import ArgumentParser
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from megatron_nca.data.batches import BatchBoundaries
-from megatron_nca.frameworks.megatron_lm_args import blends_of, eval_batch_sizes_of, replays_steps_of
+from megatron_nca.frameworks.megatron_lm_args import blends_of
+from megatron_nca.interfaces.core import ForwardStep, MegatronOptimizer, Model, OptimizerParamScheduler
+from megatron_nca.interfaces.megatron_lm import Arguments
+from megatron_nca.patching import T, Wrapper
 from megatron_nca.refusing import alike_on_every_rank
 from megatron_nca.stacks import MEGATRON_LM
-from megatron_nca.training import run_length
+from megatron_nca.training import run_info, run_length
 from megatron_nca.training.options import Options, add_arguments, take_arguments
 from megatron_nca.training.progress import write_scalars
 from megatron_nca.training.record import RECORD
-from megatron_nca.training.run import CurriculumRun, print_on_rank_0
+from megatron_nca.training.run import Adapter, CurriculumRun
 from megatron_nca.training.run_info import RunInfo
 
 STACK = MEGATRON_LM
@@ -36,7 +39,7 @@ PAST_ARGUMENTS = (
 
 
 @functools.cache
-def wrappers(run: CurriculumRun) -> dict[str, Callable[[Any], Any]]:
+def wrappers(run: CurriculumRun) -> dict[str, Wrapper]:
     """Return what stands in the place of Megatron-LM's functions, by their names in the table of seams; once a run."""
     adapter = MegatronLM(run)
     return {
@@ -50,14 +53,14 @@ def wrappers(run: CurriculumRun) -> dict[str, Callable[[Any], Any]]:
     }
 
 
-def _with_options(original: Any) -> Any:
-    def add_megatron_arguments(parser: Any) -> Any:
+def _with_options(original: Callable[..., ArgumentParser]) -> Callable[..., ArgumentParser]:
+    def add_megatron_arguments(parser: ArgumentParser) -> ArgumentParser:
         return add_arguments(original(parser))
 
     return add_megatron_arguments
 
 
-class MegatronLM:
+class MegatronLM(Adapter):
     """The adapter of one process.
 
     Args:
@@ -68,11 +71,12 @@ class MegatronLM:
 
     def __init__(self, run: CurriculumRun) -> None:
         self._run = run
-        self._args: Any = None
+        self._args: Arguments | None = None
 
     def info(self) -> RunInfo:
         """Return what Megatron-LM's arguments tell of the run."""
         args = self._args
+        assert args is not None
         return RunInfo(
             seed=args.seed,
             consumed_samples=args.consumed_train_samples,
@@ -83,24 +87,20 @@ class MegatronLM:
             validation_sets_apart=bool(getattr(args, "multiple_validation_sets", False)),
             global_batch_size=args.global_batch_size,
             micro_batch_size=args.micro_batch_size,
-            eval_batch_sizes=eval_batch_sizes_of(args),
+            eval_batch_sizes=run_info.eval_batch_sizes(args),
             sequence_length=args.seq_length,
             train_samples=args.train_samples,
             train_iterations=args.train_iters if args.train_samples is None else None,
             text_warmup_fraction=args.lr_warmup_fraction,
-            eval_batches=max(args.eval_iters) if isinstance(args.eval_iters, list) else args.eval_iters or 0,
-            replays_steps=replays_steps_of(args),
+            eval_batches=run_info.eval_batches(args.eval_iters),
+            replays_steps=run_info.replays_steps(args),
             args=args,
         )
 
-    def report(self, line: str) -> None:
-        """Print on rank 0."""
-        print_on_rank_0(line)
-
-    def around_validate(self, original: Any) -> Any:
+    def around_validate(self, original: Callable[..., Arguments | None]) -> Callable[..., Arguments | None]:
         """Take our options off Megatron's arguments, attach and validate."""
 
-        def validate_args(args: Any, *rest: Any, **keywords: Any) -> Any:
+        def validate_args(args: Arguments, *rest: object, **keywords: object) -> Arguments | None:
             given = take_arguments(args)
             validated = original(args, *rest, **keywords)
             self._args = args if validated is None else validated
@@ -117,31 +117,32 @@ class MegatronLM:
 
         return validate_args
 
-    def around_length(self, original: Any) -> Any:
+    def around_length(self, original: Callable[..., T]) -> Callable[..., T]:
         """Count the steps of a run in samples as its samples allow."""
 
-        def update_train_iters(args: Any) -> Any:
+        def update_train_iters(args: Arguments) -> T:
             outcome = original(args)
             if args is self._args and args.train_samples is not None:
+                assert args.train_iters is not None
                 args.train_iters = self._run.planned_steps(BatchBoundaries.from_megatron(), args.train_iters)
             return outcome
 
         return update_train_iters
 
-    def around_check_checkpoint(self, original: Any) -> Any:
+    def around_check_checkpoint(self, original: Callable[..., T]) -> Callable[..., T]:
         """Restore the checkpoint's record; a launch that loads weights alone does not come here."""
 
-        def check_checkpoint_args(checkpoint_args: Any, *rest: Any, **keywords: Any) -> Any:
+        def check_checkpoint_args(checkpoint_args: Arguments, *rest: object, **keywords: object) -> T:
             consumed = int(getattr(checkpoint_args, "consumed_train_samples", 0) or 0)
             self._run.restore(getattr(checkpoint_args, RECORD, None), consumed)
             return original(checkpoint_args, *rest, **keywords)
 
         return check_checkpoint_args
 
-    def around_save(self, original: Any) -> Any:
+    def around_save(self, original: Callable[..., T]) -> Callable[..., T]:
         """Put the record among the arguments, which every checkpoint holds."""
 
-        def save_checkpoint(*arguments: Any, **keywords: Any) -> Any:
+        def save_checkpoint(*arguments: object, **keywords: object) -> T:
             if self._args is not None:
                 record = self._run.state_dict(self._args.consumed_train_samples)
                 if record is not None:
@@ -150,17 +151,23 @@ class MegatronLM:
 
         return save_checkpoint
 
-    def around_train_step(self, original: Any) -> Any:
+    def around_train_step(self, original: Callable[..., T]) -> Callable[..., T]:
         """Call the run before every step, and write what it has to say after it."""
 
         def train_step(
-            forward_step: Any, data: Any, model: Any, optimizer: Any, scheduler: Any, *rest: Any, **keywords: Any
-        ) -> Any:
-            run = self._run
+            forward_step: ForwardStep,
+            data: object,
+            model: Model,
+            optimizer: MegatronOptimizer,
+            scheduler: OptimizerParamScheduler,
+            *rest: object,
+            **keywords: object,
+        ) -> T:
+            run, args = self._run, self._args
             if run.plan is None:
                 return original(forward_step, data, model, optimizer, scheduler, *rest, **keywords)
             run.require(self, PAST_ARGUMENTS)
-            args = self._args
+            assert args is not None
             scalars = run.before_step(args.consumed_train_samples, model, optimizer, scheduler)
             outcome = original(run.watch(forward_step), data, model, optimizer, scheduler, *rest, **keywords)
             iteration = args.curr_iteration + 1
@@ -172,12 +179,12 @@ class MegatronLM:
 
         return train_step
 
-    def around_evaluate(self, original: Any) -> Any:
+    def around_evaluate(self, original: Callable[..., T]) -> Callable[..., T]:
         """Evaluate NCA after every validation of text, where that was asked for."""
 
         def evaluate_and_print_results(
-            prefix: str, forward_step: Any, data: Any, model: Any, iteration: int, *rest: Any, **keywords: Any
-        ) -> Any:
+            prefix: str, forward_step: object, data: object, model: Model, iteration: int, *rest: object, **keywords: object
+        ) -> T:
             outcome = original(prefix, forward_step, data, model, iteration, *rest, **keywords)
             if "test set" not in prefix:
                 _write(self._run.evaluate(model, iteration), iteration)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeVar
 
-from megatron_nca.data.overriding import are_phases, check_paths, no_text
+from megatron_nca.data.overriding import are_phases, as_list, check_paths, no_text, words_of
 from megatron_nca.errors import EnvironmentMismatchError, NCAError
+from megatron_nca.interfaces.nemo import DataConfig, Recipe
 from megatron_nca.training.options import PREFIX, Options, parameters
 
 try:
@@ -28,6 +29,8 @@ except ImportError as error:
         "megatron_nca.frameworks.megatron_bridge there"
     ) from error
 
+R = TypeVar("R", bound=Recipe)
+
 
 class NCADataModule(pre_training.PreTrainingDataModule):
     """NeMo's ``PreTrainingDataModule`` whose ``paths`` may hold ``nca:`` entries, and which brings the transition along.
@@ -41,7 +44,7 @@ class NCADataModule(pre_training.PreTrainingDataModule):
         NCAError: An option's value is not usable.
     """
 
-    def __init__(self, paths: list[str] | dict[str, list[str]], **options: Any) -> None:
+    def __init__(self, paths: list[str] | dict[str, list[str]], **options: object) -> None:
         run = register()
         ours = {name[len(PREFIX) :]: options.pop(name) for name in list(options) if name.startswith(PREFIX)}
         self.callback = NCACallback(run, Options.read(ours, STACK))
@@ -54,7 +57,7 @@ class NCADataModule(pre_training.PreTrainingDataModule):
         self.callback.attach(self)
         super().setup(stage)
 
-    def train_dataloader(self) -> Any:
+    def train_dataloader(self) -> object:
         """Restore the record of the checkpoint that has been read, before NeMo's sampler looks for what it has left."""
         loader = super().train_dataloader()
         self.callback.restore()
@@ -74,7 +77,7 @@ def _signature() -> inspect.Signature:
 NCADataModule.__init__.__signature__ = _signature()  # type: ignore[attr-defined]
 
 
-def with_nca(recipe: Any, *paths: str, **settings: Any) -> Any:
+def with_nca(recipe: R, *paths: str, **settings: object) -> R:
     """Override a pre-training recipe's data.
 
     Args:
@@ -95,39 +98,27 @@ def with_nca(recipe: Any, *paths: str, **settings: Any) -> Any:
     unknown = sorted(set(settings) - set(arguments))
     if unknown:
         raise NCAError(f"with_nca: {unknown[0]}= is no argument of NCADataModule; it takes {', '.join(arguments)}")
-    data = getattr(recipe, "data", None)
+    data: DataConfig | None = getattr(recipe, "data", None)
     if data is None:
         raise NCAError("with_nca: the recipe has no data; give it a data module first, or use a pre-training recipe")
     existing = getattr(data, "paths", None)
-    check_paths(paths, _words(existing), STACK)
+    check_paths(paths, words_of(existing), STACK)
     options = {name: value for name, value in data.__arguments__.items() if name in arguments}
     recipe.data = nemo_run.Config(NCADataModule, **(options | settings | {"paths": _joined(paths, existing, data)}))
     return recipe
 
 
-def _words(paths: Any) -> list[str]:
-    if isinstance(paths, dict):
-        return [word for part in paths.values() for word in _words(part)]
-    return [str(path) for path in _as_list(paths)]
-
-
-def _as_list(paths: Any) -> list[Any]:
-    if paths is None:
-        return []
-    return list(paths) if isinstance(paths, (list, tuple)) else [paths]
-
-
-def _joined(paths: Sequence[str], existing: Any, data: Any) -> Any:
+def _joined(paths: Sequence[str], existing: object, data: DataConfig) -> object:
     if not are_phases(paths):
         return list(paths)
     if not existing:
         raise no_text(paths, f"the recipe's data is {data.__fn_or_cls__.__name__} without paths", STACK)
     if isinstance(existing, dict):
-        return {**existing, "train": _before(paths, _as_list(existing["train"]))}
-    return _before(paths, _as_list(existing))
+        return {**existing, "train": _before(paths, as_list(existing["train"]))}
+    return _before(paths, as_list(existing))
 
 
-def _before(phases: Sequence[str], paths: list[Any]) -> list[Any]:
+def _before(phases: Sequence[str], paths: list[object]) -> list[object]:
     """Put phases before paths, with weights where those have them."""
     if pre_training.is_zipped_list([str(path) for path in paths]):
         return [item for phase in phases for item in ("1", phase)] + paths

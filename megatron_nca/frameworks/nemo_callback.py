@@ -12,12 +12,16 @@ state_dict                  state_dict
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
 
 import lightning.pytorch as lightning
+import torch
 
 from megatron_nca.checkpoints.recorded import record_of_nemo
 from megatron_nca.frameworks.nemo_data import STACK, blends_of
+from megatron_nca.interfaces.core import ModelChunk
+from megatron_nca.interfaces.nemo import DataModule, LightningModule, MegatronStep, Trainer
 from megatron_nca.training import step_learning_rate
 from megatron_nca.training.options import Options
 from megatron_nca.training.record import CALLBACK_RECORD, Record, record_of_callback
@@ -38,18 +42,18 @@ class NCACallback(lightning.Callback):
     def __init__(self, run: CurriculumRun, options: Options) -> None:
         self.options = options
         self.run = run
-        self._data: Any = None
+        self._data: DataModule | None = None
         self._is_training = False
-        self._loaded: Any = None
+        self._loaded: object = None
 
-    def attach(self, data: Any) -> None:
+    def attach(self, data: DataModule) -> None:
         """Take the data module, before it builds its datasets."""
         self._data, self._is_training = data, False
         self.run.attach(self)
         self.run.validate(self.options)
         self._restore_early(getattr(data.trainer, "ckpt_path", None))
 
-    def _restore_early(self, checkpoint: Any) -> None:
+    def _restore_early(self, checkpoint: str | Path | None) -> None:
         """Restore before the datasets are built, where NeMo's resume has named the checkpoint and its record tells enough."""
         state = record_of_nemo(checkpoint, self.state_key) if checkpoint else None
         record = None if state is None else Record.from_state_dict(state)
@@ -58,6 +62,7 @@ class NCACallback(lightning.Callback):
 
     def info(self) -> RunInfo:
         """Return what data module and trainer tell; a checkpoint is read later, so positions count from the start."""
+        assert self._data is not None
         data, trainer = self._data, self._data.trainer
         batches = trainer.limit_val_batches
         return RunInfo(
@@ -78,23 +83,24 @@ class NCACallback(lightning.Callback):
         """Print on rank 0."""
         print_on_rank_0(line)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Return the record that travels in every checkpoint."""
         record = None if self._data is None else self.run.state_dict(self._consumed(self._data.trainer))
         return {} if record is None else {CALLBACK_RECORD: record}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Mapping[str, object]) -> None:
         """Keep a checkpoint's record until it is known how far the run is."""
         self._loaded = record_of_callback(state_dict)
 
     def restore(self) -> None:
         """Hand the record over, once; called by the data module when it is known how far the run is."""
+        assert self._data is not None
         trainer = self._data.trainer
         if trainer.global_step > 0 and not self._is_training:
             self._is_training = True
             self.run.restore(self._loaded, self._consumed(trainer))
 
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give the learning rate its two schedules; steps of earlier starts may have had another batch."""
         self._is_training = True
         plan = self.run.plan
@@ -104,25 +110,29 @@ class NCACallback(lightning.Callback):
         for config in trainer.lr_scheduler_configs:
             step_learning_rate.install(config.scheduler, trainer.global_step + ahead, self.options, trainer.global_step)
 
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
         """Call the run before a step; the learning rate is NeMo's scheduler's, which has both schedules already."""
         optimizers = [getattr(optimizer, "mcore_optimizer", optimizer) for optimizer in trainer.optimizers]
         scalars = self.run.before_step(self._consumed(trainer), _chunks(trainer), optimizers[0])
         for name, value in scalars.items():
             pl_module.log(name, value, batch_size=1)
 
-    def on_megatron_microbatch_end(self, step: Any, batch: Any, forward_callback: Any, output: Any) -> None:
+    def on_megatron_microbatch_end(
+        self, step: MegatronStep, batch: object, forward_callback: object, output: torch.Tensor
+    ) -> None:
         """Show the losses of a micro-batch of training."""
         if not step.forward_only and isinstance(batch, dict) and batch.get("loss_mask") is not None:
             self.run.observe(output, batch["loss_mask"])
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
         """Log NCA's and text's losses where a step mixed them."""
         if trainer.global_step % max(trainer.log_every_n_steps, 1) == 0:
             for name, value in self.run.report_losses(trainer.global_step).items():
                 pl_module.log(name, value, batch_size=1)
 
-    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluate NCA after a validation of text, where that was asked for."""
         if trainer.sanity_checking:
             return
@@ -130,10 +140,11 @@ class NCACallback(lightning.Callback):
         for logger in trainer.loggers if scalars else ():
             logger.log_metrics(scalars, step=trainer.global_step)
 
-    def _consumed(self, trainer: Any) -> int:
+    def _consumed(self, trainer: Trainer) -> int:
+        assert self._data is not None
         sampler = self._data.data_sampler
         return int(sampler.compute_consumed_samples(trainer.global_step - sampler.init_global_step))
 
 
-def _chunks(trainer: Any) -> list[Any]:
+def _chunks(trainer: Trainer) -> list[ModelChunk]:
     return list(trainer.strategy.megatron_parallel)

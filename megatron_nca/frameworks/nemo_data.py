@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import megatron_nca
+from megatron_nca.data.curriculum import Blend
 from megatron_nca.data.phase_word import is_ours
 from megatron_nca.errors import CurriculumError
 from megatron_nca.frameworks import seams
+from megatron_nca.interfaces.nemo import DataModule, DataSampler
+from megatron_nca.patching import T, Wrapper
 from megatron_nca.stacks import NEMO
 from megatron_nca.training.run import CurriculumRun
 
@@ -17,7 +20,7 @@ STACK = NEMO
 def register() -> CurriculumRun:
     """Let ``PreTrainingDataModule`` take ``nca:`` entries; a second call changes nothing."""
     run = megatron_nca.register()
-    wrappers = {
+    wrappers: dict[str, Wrapper] = {
         "validate_dataset_asset_accessibility": _let_entries_pass,
         "PreTrainingDataModule.build": _with_boundaries,
         "MegatronDataSampler.compute_consumed_samples": _counting(run),
@@ -26,10 +29,10 @@ def register() -> CurriculumRun:
     return run
 
 
-def _let_entries_pass(validate: Any) -> Any:
+def _let_entries_pass(validate: Callable[..., object]) -> Callable[..., None]:
     # It looks on one rank alone, and calls itself by its global name for every part of a dict. What stands beside an entry is
     # looked for where the datasets are built, on all ranks together.
-    def validate_paths(paths: Any) -> None:
+    def validate_paths(paths: object) -> None:
         words = paths if isinstance(paths, (list, tuple)) else [paths]
         if not any(isinstance(word, str) and is_ours(word) for word in words):
             validate(paths)
@@ -37,10 +40,10 @@ def _let_entries_pass(validate: Any) -> Any:
     return validate_paths
 
 
-def _with_boundaries(build: Any) -> Any:
+def _with_boundaries(build: Callable[..., T]) -> Callable[..., T]:
     """Set Megatron's microbatch calculator up before the datasets are built, since NeMo does so after it."""
 
-    def build_with_boundaries(self: Any, *args: Any, **keywords: Any) -> Any:
+    def build_with_boundaries(self: DataModule, *args: object, **keywords: object) -> T:
         if getattr(self, "trainer", None) is None or not _has_entries(self):
             return build(self, *args, **keywords)
         if self.data_sampler.rampup_batch_size is not None:
@@ -58,11 +61,11 @@ def _with_boundaries(build: Any) -> Any:
     return build_with_boundaries
 
 
-def _counting(run: CurriculumRun) -> Any:
+def _counting(run: CurriculumRun) -> Wrapper:
     """Count the samples of steps whose phases have batches of their own; NeMo multiplies steps by the batch of today."""
 
-    def around(original: Any) -> Any:
-        def compute_consumed_samples(self: Any, steps_since_resume: int = 0) -> int:
+    def around(original: Callable[..., int]) -> Callable[..., int]:
+        def compute_consumed_samples(self: DataSampler, steps_since_resume: int = 0) -> int:
             counted = int(original(self, steps_since_resume))
             if run.plan is None or not run.plan.batches.phase_batches or not counted:
                 return counted
@@ -74,11 +77,11 @@ def _counting(run: CurriculumRun) -> Any:
     return around
 
 
-def blends_of(data: Any) -> list[Any]:
+def blends_of(data: DataModule) -> list[Blend | None]:
     """Return a data module's train, validation and test data, as Megatron's (prefixes, weights)."""
     per_split = data.build_kwargs.get("blend_per_split")
     return list(per_split) if per_split else [data.build_kwargs.get("blend")] * 3
 
 
-def _has_entries(data: Any) -> bool:
+def _has_entries(data: DataModule) -> bool:
     return any(is_ours(prefix) for blend in blends_of(data) if blend for prefix in blend[0])

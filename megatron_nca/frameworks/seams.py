@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from megatron_nca.errors import EnvironmentMismatchError
-from megatron_nca.patching import after_import, is_patched, patch
+from megatron_nca.patching import Wrapper, after_import, is_patched, patch
 from megatron_nca.stacks import BRIDGE, CORE, MEGATRON_LM, NEMO
 
 PYTHON = "Python"
@@ -74,7 +73,7 @@ SEAMS: tuple[Seam, ...] = (
     Seam(PYTHON, "os", "execve", "3.10 to 3.13", "the same, with an environment"),
 )  # fmt: skip
 
-Wrappers = Mapping[str, Callable[[Any], Any]]
+Wrappers = Mapping[str, Wrapper]
 """Symbol -> what makes its wrapper."""
 
 
@@ -83,7 +82,7 @@ def seams_of(stack: str) -> tuple[Seam, ...]:
     return tuple(seam for seam in SEAMS if seam.stack == stack)
 
 
-def install(stack: str, wrappers: Wrappers, owner: Any = True) -> None:
+def install(stack: str, wrappers: Wrappers, owner: object = True) -> None:
     """Replace the symbols of a stack that can be imported now; those that are replaced already are left alone.
 
     Args:
@@ -98,7 +97,7 @@ def install(stack: str, wrappers: Wrappers, owner: Any = True) -> None:
         _patch(seam, importlib.import_module(seam.module), wrappers[seam.symbol], owner)
 
 
-def install_on_import(stack: str, wrappers: Wrappers, owner: Any = True) -> None:
+def install_on_import(stack: str, wrappers: Wrappers, owner: object = True) -> None:
     """Replace the symbols of a stack as soon as its modules are imported, and import none of them."""
     for seam in _complete(stack, wrappers):
         act = functools.partial(_patch, seam, wrapper=wrappers[seam.symbol], owner=owner)
@@ -112,7 +111,7 @@ def _complete(stack: str, wrappers: Wrappers) -> tuple[Seam, ...]:
     return rows
 
 
-def _patch(seam: Seam, module: Any, wrapper: Callable[[Any], Any], owner: Any) -> None:
+def _patch(seam: Seam, module: object, wrapper: Wrapper, owner: object) -> None:
     *classes, name = seam.symbol.split(".")
     holder = module
     for part in [*classes, name][:-1]:
@@ -128,7 +127,7 @@ def installed(seams: Iterable[Seam] = SEAMS) -> list[Seam]:
 
     found = []
     for seam in seams:
-        holder: Any = sys.modules.get(seam.module)
+        holder: object = sys.modules.get(seam.module)
         *classes, name = seam.symbol.split(".")
         for part in classes:
             holder = getattr(holder, part, None)

@@ -10,7 +10,8 @@ import importlib.metadata
 import os
 import re
 from collections.abc import Mapping
-from typing import Any
+
+from megatron_nca.interfaces.megatron_lm import Arguments
 
 VARIABLE = "NVTE_ALLOW_UNSAFE_PICKLE_EXTRA_STATE"
 DELAYED = "delayed"
@@ -33,7 +34,7 @@ def is_refused(version: str, environment: Mapping[str, str] = os.environ) -> boo
     return (found == _BACKPORT or found >= _FIRST) and environment.get(VARIABLE) != "1"
 
 
-def advice(args: Any, version: str | None, environment: Mapping[str, str] = os.environ) -> str | None:
+def advice(args: Arguments | None, version: str | None, environment: Mapping[str, str] = os.environ) -> str | None:
     """Return what to tell of a launch that would not resume, or None.
 
     Args:

@@ -12,11 +12,13 @@ that the reduction over ranks walks. The lists are complete once a step has run,
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from megatron_nca.interfaces.core import Model, ModelChunk
 
 DIRECTIONS = ("scaling_fwd", "scaling_bwd")
 MANAGERS = ("transformer_engine.pytorch.quantization", "transformer_engine.pytorch.fp8")
@@ -44,7 +46,7 @@ class ClearedHistories:
         return text
 
 
-def clear_histories(model: Sequence[Any]) -> ClearedHistories:
+def clear_histories(model: Model) -> ClearedHistories:
     """Empty every amax history in place, so that captured graphs and reduction buffers stay valid, and keep every scale.
 
     Args:
@@ -62,7 +64,7 @@ def clear_histories(model: Sequence[Any]) -> ClearedHistories:
     return ClearedHistories(sum(seen.values()), sum(seen[place] for place in listed.keys() - by_module.keys()))
 
 
-def _histories_of(model: Sequence[Any]) -> Iterator[torch.Tensor]:
+def _histories_of(model: Model) -> Iterator[torch.Tensor]:
     for chunk in model:
         for module in all_modules(chunk):
             metas = [getattr(module, "fp8_meta", None), *(getattr(module, "_fp8_metas", None) or {}).values()]
@@ -88,13 +90,13 @@ def _listed_histories() -> Iterator[torch.Tensor]:
             return
 
 
-def all_modules(root: torch.nn.Module) -> Iterator[torch.nn.Module]:
+def all_modules(root: ModelChunk) -> Iterator[ModelChunk]:
     """Yield a module and every module under it, those too that are kept out of torch's sight.
 
     Megatron-Core keeps the fused form of an MLP in a tuple, so that its parameters are not counted twice.
     """
     found = {id(root)}
-    waiting = [root]
+    waiting: list[ModelChunk] = [root]
     while waiting:
         module = waiting.pop()
         yield module
@@ -104,7 +106,7 @@ def all_modules(root: torch.nn.Module) -> Iterator[torch.nn.Module]:
                 waiting.append(child)
 
 
-def _hidden(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
+def _hidden(module: ModelChunk) -> Iterator[torch.nn.Module]:
     for value in vars(module).values():
         if isinstance(value, (tuple, list)):
             yield from (item for item in value if isinstance(item, torch.nn.Module))

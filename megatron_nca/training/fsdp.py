@@ -8,11 +8,13 @@ parameter a DTensor, cut along its first dimension.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from megatron_nca.interfaces.core import Model
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,8 @@ class Shards:
         model: Megatron's model chunks of this rank.
     """
 
-    def __init__(self, model: Sequence[Any]) -> None:
-        self._chunks = [chunk for chunk in model if hasattr(_buffer(chunk), "optimizer_named_parameters")]
+    def __init__(self, model: Model) -> None:
+        self._chunks: list[Any] = [chunk for chunk in model if hasattr(_buffer(chunk), "optimizer_named_parameters")]
         self._places: dict[int, _Place] = {}
         for chunk in self._chunks:
             buffer = _buffer(chunk)

@@ -6,13 +6,15 @@ ranks that updated them. A weight written before they arrive would be overwritte
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
+
+from megatron_nca.interfaces.core import Model
 
 GROUPS = ("bucket_groups", "expert_parallel_bucket_groups")
 
 
-def finish(model: Sequence[Any]) -> int:
+def finish(model: Model) -> int:
     """Wait for every gather that has been dispatched.
 
     Args:
@@ -27,7 +29,7 @@ def finish(model: Sequence[Any]) -> int:
     return len(waiting)
 
 
-def _bucket_groups(model: Sequence[Any]) -> Iterator[Any]:
+def _bucket_groups(model: Model) -> Iterator[Any]:
     for chunk in model:
         for name in GROUPS:
             yield from getattr(chunk, name, ())

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic, TypeVar
 
 from megatron_nca.errors import NCAError
+from megatron_nca.interfaces.core import MegatronOptimizer, OptimizerParamScheduler, ParamGroup
 from megatron_nca.stacks import CORE, Stack
 
 WARMUP_FRACTION = 0.1
@@ -44,8 +45,11 @@ class PhaseLearningRate:
     decoupled_minimum: float | None = None
 
 
+S = TypeVar("S")
+
+
 @dataclass(frozen=True)
-class SplitSchedule:
+class SplitSchedule(Generic[S]):
     """Two schedules, one behind the other.
 
     Attributes:
@@ -55,10 +59,10 @@ class SplitSchedule:
     """
 
     switch: int
-    before: Any
-    after: Any
+    before: S
+    after: S
 
-    def moved(self, position: int, counter: str) -> Any:
+    def moved(self, position: int, counter: str) -> S:
         """Return the schedule of a position, its counter set to the position within it."""
         in_phase = position < self.switch
         chosen = self.before if in_phase else self.after
@@ -67,7 +71,11 @@ class SplitSchedule:
 
 
 def install(
-    scheduler: Any, switch: int, phase: PhaseLearningRate, text_warmup_fraction: float | None = None, stack: Stack = CORE
+    scheduler: OptimizerParamScheduler,
+    switch: int,
+    phase: PhaseLearningRate,
+    text_warmup_fraction: float | None = None,
+    stack: Stack = CORE,
 ) -> None:
     """Give a scheduler two schedules, and set the rates of the coming step.
 
@@ -88,12 +96,12 @@ def install(
     )
     rates = _GroupRates.of(scheduler, phase)
 
-    def get_lr(param_group: dict[str, Any]) -> float:
+    def get_lr(param_group: ParamGroup) -> float:
         chosen = split.moved(scheduler.num_steps, "num_steps")
         group = rates.in_phase(param_group) if chosen is split.before else param_group
         return float(type(scheduler).get_lr(chosen, group))
 
-    def get_wd(param_group: dict[str, Any] | None = None) -> float:
+    def get_wd(param_group: ParamGroup | None = None) -> float:
         chosen = split.moved(scheduler.num_steps, "num_steps")
         if param_group is None:
             return float(type(scheduler).get_wd(chosen))
@@ -106,7 +114,7 @@ def install(
     scheduler.step(0)
 
 
-def follow(scheduler: Any, consumed_samples: int) -> None:
+def follow(scheduler: OptimizerParamScheduler, consumed_samples: int) -> None:
     """Bring a scheduler to the run's position, where it is elsewhere.
 
     Megatron does not step it where an update is skipped, as for a loss scale that overflows, nor over skipped iterations, and
@@ -131,12 +139,12 @@ class _GroupRates:
     run_minimum: float
 
     @classmethod
-    def of(cls, scheduler: Any, phase: PhaseLearningRate) -> _GroupRates:
+    def of(cls, scheduler: OptimizerParamScheduler, phase: PhaseLearningRate) -> _GroupRates:
         groups = getattr(scheduler.optimizer, "param_groups", [])
-        ordinary: dict[str, Any] = next((group for group in groups if not is_decoupled(group)), {})
+        ordinary: ParamGroup = next((group for group in groups if not is_decoupled(group)), {})
         return cls(phase, *(_group_value(ordinary, key, getattr(scheduler, key)) for key in ("max_lr", "min_lr")))
 
-    def in_phase(self, group: dict[str, Any]) -> dict[str, Any]:
+    def in_phase(self, group: ParamGroup) -> ParamGroup:
         own_peak, own_minimum = _group_value(group, "max_lr", self.run_peak), _group_value(group, "min_lr", self.run_minimum)
         peak, minimum = (
             _scaled(own_peak, self.run_peak, self.phase.peak),
@@ -148,7 +156,7 @@ class _GroupRates:
         return {**group, "max_lr": peak, "min_lr": min(minimum, peak)}
 
 
-def check_decoupled(optimizer: Any, phase: PhaseLearningRate, stack: Stack) -> None:
+def check_decoupled(optimizer: MegatronOptimizer, phase: PhaseLearningRate, stack: Stack) -> None:
     """Refuse a rate of the embeddings' own where the optimizer keeps them in one group with the layers.
 
     Raises:
@@ -170,12 +178,12 @@ def refuse_decoupled(phase: PhaseLearningRate, stack: Stack) -> None:
         )
 
 
-def is_decoupled(group: dict[str, Any]) -> bool:
+def is_decoupled(group: ParamGroup) -> bool:
     """Tell whether a group has rates of its own, as decoupled embeddings do; versions differ in how they mark it."""
     return not group.get("default_config", True) or bool(group.get("is_decoupled_lr", False))
 
 
-def _group_value(group: dict[str, Any], key: str, otherwise: float) -> float:
+def _group_value(group: ParamGroup, key: str, otherwise: float) -> float:
     value = group.get(key)
     return otherwise if value is None else value
 
@@ -187,7 +195,9 @@ def _scaled(rate: float, run: float, wanted: float | None) -> float:
     return wanted if rate == run or not run else wanted * (rate / run)
 
 
-def _phase_schedule(scheduler: Any, switch: int, phase: PhaseLearningRate, stack: Stack) -> Any:
+def _phase_schedule(
+    scheduler: OptimizerParamScheduler, switch: int, phase: PhaseLearningRate, stack: Stack
+) -> OptimizerParamScheduler:
     before = copy.copy(scheduler)
     before.max_lr = scheduler.max_lr if phase.peak is None else float(phase.peak)
     minimum = scheduler.min_lr if phase.minimum is None else float(phase.minimum)
@@ -208,7 +218,9 @@ def _phase_schedule(scheduler: Any, switch: int, phase: PhaseLearningRate, stack
     return before
 
 
-def _text_schedule(scheduler: Any, switch: int, warmup_fraction: float | None, stack: Stack) -> Any:
+def _text_schedule(
+    scheduler: OptimizerParamScheduler, switch: int, warmup_fraction: float | None, stack: Stack
+) -> OptimizerParamScheduler:
     after = copy.copy(scheduler)
     after.lr_decay_steps = scheduler.lr_decay_steps - switch
     after.wd_incr_steps = max(scheduler.wd_incr_steps - switch, 1)
@@ -216,7 +228,7 @@ def _text_schedule(scheduler: Any, switch: int, warmup_fraction: float | None, s
         # Not rounded, as in Megatron-LM, so that a run of the text alone has the same schedule.
         after.lr_warmup_steps = warmup_fraction * max(after.lr_decay_steps, 0)
     needed = {"warm-up": after.lr_warmup_steps}
-    if scheduler.lr_decay_style == "WSD":
+    if scheduler.lr_decay_style == "WSD" and scheduler.wsd_decay_steps is not None:
         needed["final decay"] = scheduler.wsd_decay_steps
     for name, samples in needed.items():
         check_text_part(name, samples, after.lr_decay_steps, switch, "samples", stack)

@@ -6,7 +6,7 @@ validation reads the same samples. They go through Megatron's own forward pass: 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ from megatron_nca.data.builder import make_dataset
 from megatron_nca.data.curriculum import Plan
 from megatron_nca.data.entry import NCAEntry
 from megatron_nca.data.nca_dataset import NCADataset
+from megatron_nca.interfaces.core import Model
 from megatron_nca.training.cell_accuracy import cells_of_ids, count_cells, most_probable
 
 FRAMES_SEEN = "frames_seen"
@@ -84,9 +85,7 @@ class Batches:
     micro_size: int
 
 
-def validate(
-    plan: Plan, model: Sequence[Any], batches: Batches, config: Any, padded_vocab_size: int | None = None
-) -> list[Result]:
+def validate(plan: Plan, model: Model, batches: Batches, config: Any, padded_vocab_size: int | None = None) -> list[Result]:
     """Evaluate every entry of a plan; called on all ranks.
 
     Args:
@@ -114,7 +113,7 @@ def validate(
 
 
 def _validate_entry(
-    entry: NCAEntry, stream: int, model: Sequence[Any], batches: Batches, config: Any, padded_vocab_size: int | None
+    entry: NCAEntry, stream: int, model: Model, batches: Batches, config: Any, padded_vocab_size: int | None
 ) -> Result:
     ranks = parallel_state.get_data_parallel_world_size()
     micro_batches = batches.global_size // (batches.micro_size * ranks)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from megatron_nca.errors import NCAError
+from megatron_nca.interfaces.core import MegatronOptimizer
 from megatron_nca.training.fsdp import part_of
 
 MASTER = "master_param"
@@ -29,7 +30,7 @@ _LOW_BITS = 0xFFFF
 _HALF = 0x8000
 
 
-def check(optimizer: Any) -> None:
+def check(optimizer: MegatronOptimizer | None) -> None:
     """Refuse, before training, an optimizer whose state cannot be started anew.
 
     Raises:
@@ -44,7 +45,7 @@ def check(optimizer: Any) -> None:
             )
 
 
-def leaves(optimizer: Any) -> Iterator[Any]:
+def leaves(optimizer: MegatronOptimizer | None) -> Iterator[Any]:
     """Yield Megatron's optimizers inside chained ones; nothing for None."""
     if optimizer is None:
         return
@@ -56,7 +57,7 @@ def leaves(optimizer: Any) -> Iterator[Any]:
         yield from leaves(member)
 
 
-def reset_state(optimizer: Any) -> None:
+def reset_state(optimizer: MegatronOptimizer | None) -> None:
     """Zero the moments and step counters of every parameter, in place; master copies and loss scale are kept."""
     for leaf in leaves(optimizer):
         inner = getattr(leaf, "optimizer", leaf)
@@ -90,7 +91,7 @@ class MasterWeights:
         optimizer: Megatron's, or None.
     """
 
-    def __init__(self, optimizer: Any) -> None:
+    def __init__(self, optimizer: MegatronOptimizer | None) -> None:
         self._held: dict[int, list[_MasterWeight]] = {}
         for leaf in leaves(optimizer):
             for parameter, master in _masters(leaf):

@@ -17,6 +17,7 @@ from typing import Any
 from megatron_nca.data.batches import BatchBoundaries
 from megatron_nca.data.curriculum import Plan, mentions_nca, plan_training, read_blend
 from megatron_nca.errors import CurriculumError
+from megatron_nca.interfaces.core import MicrobatchCalculator
 from megatron_nca.stacks import Stack
 from megatron_nca.training.run_info import RunInfo
 
@@ -141,13 +142,14 @@ def install(batches: BatchBoundaries, consumed_samples: int) -> None:
     module.update_num_microbatches(consumed_samples, True)
 
 
-def _installed() -> Any:
+def _installed() -> MicrobatchCalculator | None:
     from megatron.core import num_microbatches_calculator as module
 
-    return module._GLOBAL_NUM_MICROBATCHES_CALCULATOR
+    calculator: MicrobatchCalculator | None = module._GLOBAL_NUM_MICROBATCHES_CALCULATOR
+    return calculator
 
 
-def phase_calculator(run_calculator: Any, batches: BatchBoundaries) -> Any:
+def phase_calculator(run_calculator: MicrobatchCalculator, batches: BatchBoundaries) -> MicrobatchCalculator:
     """Return a calculator of the same kind as the run's that knows the phases' own batches.
 
     Args:
@@ -175,9 +177,10 @@ def phase_calculator(run_calculator: Any, batches: BatchBoundaries) -> Any:
             for name, value in numbers.items():
                 setattr(self, name, value)
 
-    calculator = copy.copy(run_calculator)
+    calculator: Any = copy.copy(run_calculator)
     calculator.__class__ = PhaseCalculator
     calculator.run_calculator = run_calculator
     calculator.phase_batches = batches
     calculator.at_start = {name: getattr(run_calculator, name) for name in NUMBERS}
-    return calculator
+    answering: MicrobatchCalculator = calculator
+    return answering

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from megatron_nca.data.curriculum import Plan
+from megatron_nca.interfaces.core import SummaryWriter, Wandb
 
 MOST_SOURCES = 64
 """Sources of a run that has a scalar for each; more of them would fill a dashboard and a step."""
@@ -78,7 +78,7 @@ def ledger(plan: Plan, consumed_samples: int) -> list[str]:
     ]
 
 
-def write_scalars(tensorboard: Any, wandb: Any, scalars: Mapping[str, float], iteration: int) -> None:
+def write_scalars(tensorboard: SummaryWriter | None, wandb: Wandb | None, scalars: Mapping[str, float], iteration: int) -> None:
     """Write to a stack's own writers, where it has them: Megatron gives them to one rank.
 
     Args:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from megatron_nca.automaton.source import STREAM_VERSION
 from megatron_nca.data.curriculum import Plan
@@ -22,6 +22,9 @@ from megatron_nca.data.entry import NCAEntry
 from megatron_nca.data.history import History, is_count, shown
 from megatron_nca.data.run import Datasets
 from megatron_nca.errors import CurriculumError
+
+if TYPE_CHECKING:
+    import torch
 
 RECORD = "nca_curriculum"
 """Under which name a framework's checkpoint keeps the record; in Megatron-LM an attribute of ``args``."""
@@ -122,14 +125,14 @@ class Record:
             history=datasets.history,
         )
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Return it as plain values: numbers, strings, booleans and lists of them."""
         values = asdict(replace(self, history=None))
         state = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
         return state | {"history": None if self.history is None else self.history.state()}
 
     @classmethod
-    def from_state_dict(cls, state: Any) -> Record:
+    def from_state_dict(cls, state: object) -> Record:
         """Read what ``state_dict`` wrote, now or in an earlier version.
 
         Raises:
@@ -175,7 +178,7 @@ _KINDS: dict[str, tuple[type, bool]] = {
 _MAY_BE_NONE = ("tokens",)
 
 
-def _read_history(state: Mapping[str, Any], needed: bool) -> History | None:
+def _read_history(state: Mapping[str, object], needed: bool) -> History | None:
     if not needed or state.get("history", ...) is None:
         return None
     if "history" not in state:
@@ -198,11 +201,11 @@ def _read(state: Mapping[str, Any], name: str, needed: bool) -> Any:
     return tuple(value) if is_list else value
 
 
-def _is(value: Any, kind: type) -> bool:
+def _is(value: object, kind: type) -> bool:
     return is_count(value) if kind is int else isinstance(value, kind)
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     return "nothing" if value is None else f"a {type(value).__name__}"
 
 
@@ -251,7 +254,7 @@ def given_at(record: Record, consumed: int) -> tuple[int, ...] | None:
     return record.given if record.consumed == consumed else None
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     return str(list(value)) if isinstance(value, tuple) else str(value)
 
 
@@ -286,19 +289,19 @@ def _describe(entry: NCAEntry) -> str:
     return ",".join([*parts, *changed])
 
 
-def record_of_callback(state: Mapping[str, Any]) -> Any:
+def record_of_callback(state: Mapping[str, object]) -> object:
     """Return the plain values out of the state of NeMo's callback, None where it has none."""
     return state.get(CALLBACK_RECORD, state.get(OLDER_CALLBACK_RECORD))
 
 
-def packed(record: Any) -> Any:
+def packed(record: object) -> torch.Tensor:
     """Return a record's plain values as a tensor, for checkpoints that hold nothing else: uint8 (bytes of its JSON,)."""
     import torch
 
     return torch.frombuffer(bytearray(json.dumps(record).encode()), dtype=torch.uint8)
 
 
-def unpacked(kept: Any) -> Any:
+def unpacked(kept: Any) -> object:
     """Return the plain values out of ``packed``'s tensor; what holds none comes back as it is, for ``Record`` to refuse."""
     try:
         return json.loads(bytes(kept.tolist()))

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from megatron_nca.errors import NCAError
+from megatron_nca.interfaces.core import Model, ModelChunk
 from megatron_nca.training import weights
 from megatron_nca.training.fsdp import Shards
 from megatron_nca.training.settings import PARTS as PARTS
@@ -52,7 +53,7 @@ class Target:
     is_expert: bool = False
 
 
-def check(model: Sequence[Any], parts: Sequence[str]) -> None:
+def check(model: Model, parts: Sequence[str]) -> None:
     """Refuse, before training, a model that ``reinitialize`` cannot treat.
 
     Raises:
@@ -70,9 +71,7 @@ Follower = Callable[[torch.nn.Parameter, torch.Tensor], None]
 """Takes a parameter that has its new weight, and the weight as it was drawn: float32, of the parameter's shape."""
 
 
-def reinitialize(
-    model: Sequence[Any], parts: Sequence[str], seed: int, follow: Follower | None = None
-) -> list[torch.nn.Parameter]:
+def reinitialize(model: Model, parts: Sequence[str], seed: int, follow: Follower | None = None) -> list[torch.nn.Parameter]:
     """Draw parts of a model anew, in place.
 
     A parameter that Transformer Engine keeps in FP8, of whatever class, quantizes what is copied into it. Who needs the weight
@@ -100,7 +99,7 @@ def reinitialize(
     return reinitialized
 
 
-def count(model: Sequence[Any], parts: Sequence[str]) -> dict[str, int]:
+def count(model: Model, parts: Sequence[str]) -> dict[str, int]:
     """Count the parameters of each part, over all pipeline stages; a tied embedding is one on each stage that has a copy.
 
     Args:
@@ -117,7 +116,7 @@ def count(model: Sequence[Any], parts: Sequence[str]) -> dict[str, int]:
     return dict(zip(parts, counts.tolist(), strict=True))
 
 
-def _targets(model: Sequence[Any], parts: Sequence[str]) -> list[Target]:
+def _targets(model: Model, parts: Sequence[str]) -> list[Target]:
     found: dict[int, Target] = {}
     for chunk in model:
         for target in (*_embedding_targets(chunk), *_layer_targets(chunk), *_norm_targets(chunk)):
@@ -126,7 +125,7 @@ def _targets(model: Sequence[Any], parts: Sequence[str]) -> list[Target]:
     return list(found.values())
 
 
-def _embedding_targets(chunk: torch.nn.Module) -> Iterator[Target]:
+def _embedding_targets(chunk: ModelChunk) -> Iterator[Target]:
     for module in chunk.modules():
         config: Any = getattr(module, "config", None)
         embedding: Any = getattr(module, "word_embeddings", None)
@@ -149,7 +148,7 @@ def _target(part: str, name: str, parameter: Any, initializer: Initializer, stri
     return Target(part, name, parameter, initializer, dim, stride or int(getattr(parameter, "partition_stride", 1)))
 
 
-def _layer_targets(chunk: torch.nn.Module) -> Iterator[Target]:
+def _layer_targets(chunk: ModelChunk) -> Iterator[Target]:
     predictions = _prediction_layers(chunk)
     for path, module in chunk.named_modules():
         layer: Any = module
@@ -169,7 +168,7 @@ def _is_layer(module: Any) -> bool:
     return hasattr(module, "layer_number") and mixes
 
 
-def _prediction_layers(chunk: torch.nn.Module) -> dict[str, int]:
+def _prediction_layers(chunk: ModelChunk) -> dict[str, int]:
     """Return the numbers of multi-token prediction layers by their paths."""
     modules: Iterator[tuple[str, Any]] = chunk.named_modules()
     return {path: module.layer_number for path, module in modules if hasattr(module, "eh_proj")}
@@ -203,7 +202,7 @@ def _recurrence_initializer(layer: Any, name: str) -> Initializer | None:
     return weights.recurrence_initializer(name, attention.A_init_range, getattr(attention, "conv_init", None), soft)
 
 
-def _norm_targets(chunk: torch.nn.Module) -> Iterator[Target]:
+def _norm_targets(chunk: ModelChunk) -> Iterator[Target]:
     """Yield the norms that lie outside layers."""
     modules: Iterator[Any] = chunk.modules()
     for module in modules:

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from megatron_nca.errors import CurriculumError, NCAError
+from megatron_nca.interfaces.megatron_lm import Arguments
 from megatron_nca.stacks import MEGATRON_LM
 from megatron_nca.training import learning_rate
 from megatron_nca.training.options import Options
 
 
-def refuse_unsupported(args: Any, options: Options, has_switch: bool = True) -> None:
+def refuse_unsupported(args: Arguments, options: Options, has_switch: bool = True) -> None:
     """Refuse what cannot work, whatever the model.
 
     Args:
@@ -32,7 +32,7 @@ def refuse_unsupported(args: Any, options: Options, has_switch: bool = True) -> 
         refuse(args, what_is_done)
 
 
-def _refuse_other_phases(args: Any, options: Options) -> None:
+def _refuse_other_phases(args: Arguments, options: Options) -> None:
     if getattr(args, "phase_transition_iterations", None):
         raise CurriculumError(
             "--phase-transition-iterations restarts the data at given iterations, nca: phases place it by consumed samples; "
@@ -40,7 +40,7 @@ def _refuse_other_phases(args: Any, options: Options) -> None:
         )
 
 
-def _refuse_fine_tuning(args: Any, options: Options) -> None:
+def _refuse_fine_tuning(args: Arguments, options: Options) -> None:
     if getattr(args, "sft", False):
         raise CurriculumError(
             "--sft reads conversations with a dataset of its own, nca: entries need a GPTDataset for the text; leave --sft "
@@ -48,7 +48,7 @@ def _refuse_fine_tuning(args: Any, options: Options) -> None:
         )
 
 
-def _refuse_sequences_of_many_lengths(args: Any, options: Options) -> None:
+def _refuse_sequences_of_many_lengths(args: Arguments, options: Options) -> None:
     if getattr(args, "hybrid_context_parallel", False):
         raise CurriculumError(
             "--hybrid-context-parallel lays sequences of many lengths over its ranks, and an nca: entry's have one; leave it "
@@ -56,7 +56,7 @@ def _refuse_sequences_of_many_lengths(args: Any, options: Options) -> None:
         )
 
 
-def _refuse_validation_across_documents(args: Any, options: Options) -> None:
+def _refuse_validation_across_documents(args: Arguments, options: Options) -> None:
     if getattr(args, "dataloader_inter_document_masking", False) and options.valid is not None:
         raise NCAError(
             "--nca-valid lets attention see every frame before it in a sample, which --dataloader-inter-document-masking keeps "
@@ -64,12 +64,12 @@ def _refuse_validation_across_documents(args: Any, options: Options) -> None:
         )
 
 
-def _refuse_a_rate_of_no_group(args: Any, options: Options) -> None:
+def _refuse_a_rate_of_no_group(args: Arguments, options: Options) -> None:
     if getattr(args, "decoupled_lr", None) is None:
         learning_rate.refuse_decoupled(options.transition_settings().phase_lr, MEGATRON_LM)
 
 
-def _refuse_offload(args: Any, options: Options) -> None:
+def _refuse_offload(args: Arguments, options: Options) -> None:
     if getattr(args, "optimizer_cpu_offload", False) and (options.reinit or options.optimizer == "fresh"):
         raise NCAError(
             "--optimizer-cpu-offload keeps copies of weights and moments on the host that the transition cannot follow; leave "
@@ -78,7 +78,7 @@ def _refuse_offload(args: Any, options: Options) -> None:
         )
 
 
-def _refuse_weight_shards(args: Any, options: Options) -> None:
+def _refuse_weight_shards(args: Arguments, options: Options) -> None:
     sizes = [getattr(args, name, None) or 1 for name in ("gtp_weight_remat_size", "expert_gtp_weight_remat_size")]
     if options.reinit and max(sizes) > 1:
         raise NCAError(
@@ -87,7 +87,7 @@ def _refuse_weight_shards(args: Any, options: Options) -> None:
         )
 
 
-def _refuse_fsdp_of_version_two(args: Any, options: Options) -> None:
+def _refuse_fsdp_of_version_two(args: Arguments, options: Options) -> None:
     sharded = getattr(args, "use_megatron_fsdp", False) and getattr(args, "megatron_fsdp_version", 1) == 2
     if options.reinit and sharded:
         raise NCAError(
@@ -96,7 +96,7 @@ def _refuse_fsdp_of_version_two(args: Any, options: Options) -> None:
         )
 
 
-def _refuse_experts_in_one(args: Any, options: Options) -> None:
+def _refuse_experts_in_one(args: Arguments, options: Options) -> None:
     flags = [flag for flag in ("moe_use_legacy_grouped_gemm", "moe_single_grouped_weight") if getattr(args, flag, False)]
     if "mlp" in options.reinit and flags and getattr(args, "num_experts", None):
         raise NCAError(
@@ -105,7 +105,7 @@ def _refuse_experts_in_one(args: Any, options: Options) -> None:
         )
 
 
-_REFUSALS: tuple[Callable[[Any, Options], None], ...] = (
+_REFUSALS: tuple[Callable[[Arguments, Options], None], ...] = (
     _refuse_validation_across_documents,
     _refuse_other_phases,
     _refuse_fine_tuning,

@@ -7,13 +7,14 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
+
+from megatron_nca.interfaces.core import Model
 
 BUFFERS = ("expert_bias", "local_tokens_per_expert")
 
 
-def reset_biases(model: Sequence[Any]) -> int:
+def reset_biases(model: Model) -> int:
     """Zero every router's biases and counts in place, as they are in a new model.
 
     Args:

@@ -15,13 +15,14 @@ Megatron-Core calls the last three itself.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Protocol
 
 from megatron_nca.data.batches import BatchBoundaries
 from megatron_nca.data.curriculum import Plan
 from megatron_nca.data.run import DataInfo, Datasets
 from megatron_nca.errors import CurriculumError, NCAError
+from megatron_nca.interfaces.core import ForwardStep, MegatronOptimizer, Model, OptimizerParamScheduler
 from megatron_nca.stacks import CORE, Stack
 from megatron_nca.training import checks, extra_state, phase_batches, resuming
 from megatron_nca.training.options import Options
@@ -31,6 +32,11 @@ from megatron_nca.training.resuming import Checkpoint
 from megatron_nca.training.run_info import RunInfo
 from megatron_nca.training.transition import State, Transition
 from megatron_nca.training.validating import validate
+
+if TYPE_CHECKING:
+    import torch
+
+    from megatron_nca.training.source_losses import MicroBatches, SourceLosses
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +53,7 @@ class Adapter(Protocol):
 
     def report(self, line: str) -> None:
         """Print a line once for all ranks; called on every one."""
+        print_on_rank_0(line)
 
 
 class CustomLoop:
@@ -92,7 +99,7 @@ class CurriculumRun:
         self._datasets: Datasets | None = None
         self._checkpoint: Checkpoint | None = None
         self._transition: Transition | None = None
-        self._losses: Any = None
+        self._losses: SourceLosses | None = None
         self._reported: set[str] = set()
         self._is_validated = False
         self._is_stepping = False
@@ -192,7 +199,7 @@ class CurriculumRun:
                 self._adapter.report(f"megatron-nca: warning: {advice}")
         self._compare()
 
-    def restore(self, record: Any, consumed_samples: int) -> None:
+    def restore(self, record: object, consumed_samples: int) -> None:
         """Take what a checkpoint says of the curriculum; not called where a run starts with a checkpoint's weights alone.
 
         Args:
@@ -229,7 +236,11 @@ class CurriculumRun:
         return Record.of(self.plan, self._datasets, consumed, self.transition_done)
 
     def before_step(
-        self, consumed_samples: int, model: Sequence[Any], optimizer: Any, opt_param_scheduler: Any = None
+        self,
+        consumed_samples: int,
+        model: Model,
+        optimizer: MegatronOptimizer | None,
+        opt_param_scheduler: OptimizerParamScheduler | None = None,
     ) -> Mapping[str, float]:
         """Do what is due before a step: the transition once, the learning rate always.
 
@@ -257,7 +268,13 @@ class CurriculumRun:
             self._losses.begin_step(_micro_batches(consumed_samples, batch))
         return Progress(self.plan, consumed_samples, batch)
 
-    def _prepare(self, consumed: int, model: Sequence[Any], optimizer: Any, opt_param_scheduler: Any) -> Transition:
+    def _prepare(
+        self,
+        consumed: int,
+        model: Model,
+        optimizer: MegatronOptimizer | None,
+        opt_param_scheduler: OptimizerParamScheduler | None,
+    ) -> Transition:
         assert self.plan is not None
         state = self._state(consumed)
         info = self.info
@@ -298,7 +315,7 @@ class CurriculumRun:
         if self.plan is not None and (self._adapter is not adapter or not self._is_validated):
             raise NCAError(f"{adapter.stack.name}: {way}")
 
-    def state_dict(self, consumed_samples: int) -> dict[str, Any] | None:
+    def state_dict(self, consumed_samples: int) -> dict[str, object] | None:
         """Return the record for a checkpoint: plain values, versioned; None without a curriculum.
 
         Args:
@@ -306,11 +323,11 @@ class CurriculumRun:
         """
         return None if self.plan is None else self._record(consumed_samples).state_dict()
 
-    def watch(self, forward_step: Any) -> Any:
+    def watch(self, forward_step: ForwardStep) -> ForwardStep:
         """Return the step's forward step, with NCA's and text's losses kept apart where the step mixes them."""
         return forward_step if self._losses is None else self._losses.watch(forward_step)
 
-    def observe(self, losses: Any, mask: Any) -> None:
+    def observe(self, losses: torch.Tensor, mask: torch.Tensor) -> None:
         """Add a micro-batch's losses, where the stack shows them in another way than a forward step's loss function."""
         if self._losses is not None:
             self._losses.observe(losses, mask)
@@ -330,7 +347,7 @@ class CurriculumRun:
             self._adapter.report(f"megatron-nca: iteration {iteration} | {each}")
         return losses
 
-    def evaluate(self, model: Sequence[Any], iteration: int) -> dict[str, float]:
+    def evaluate(self, model: Model, iteration: int) -> dict[str, float]:
         """Evaluate NCA of held-out rules and print it, where the option ``valid`` asks for it; called on all ranks.
 
         Args:
@@ -364,7 +381,7 @@ def _running_batch() -> int:
     return int(calculator.get_current_running_global_batch_size())
 
 
-def _micro_batches(consumed_samples: int, batch: int) -> Any:
+def _micro_batches(consumed_samples: int, batch: int) -> MicroBatches:
     from megatron.core import num_microbatches_calculator as calculator
     from megatron.core import parallel_state
 

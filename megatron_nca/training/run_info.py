@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from megatron_nca.data.curriculum import Blend
+from megatron_nca.interfaces.megatron_lm import Arguments
 
 
 @dataclass(frozen=True)
@@ -50,4 +50,25 @@ class RunInfo:
     eval_batches: int | None = None
     replays_steps: bool = False
     counts_from_start: bool = False
-    args: Any = None
+    args: Arguments | None = None
+
+
+def eval_batches(eval_iters: int | list[int] | None) -> int:
+    """Return the global batches of a validation as Megatron's ``eval_iters`` gives them, the most of several sets."""
+    return max(eval_iters) if isinstance(eval_iters, list) else eval_iters or 0
+
+
+def eval_batch_sizes(args: Arguments) -> tuple[int, int] | None:
+    """Return a validation's global and micro batch, where it has its own."""
+    # Versions differ in whether validation has batch sizes of its own.
+    sizes = getattr(args, "eval_global_batch_size", None), getattr(args, "eval_micro_batch_size", None)
+    if not any(sizes):
+        return None
+    return sizes[0] or args.global_batch_size, sizes[1] or args.micro_batch_size
+
+
+def replays_steps(args: Arguments) -> bool:
+    """Tell whether a CUDA graph replays whole steps, so that no Python runs in them."""
+    scopes = getattr(args, "cuda_graph_scope", None) or ()
+    names = [str(scope) for scope in scopes] if isinstance(scopes, (list, tuple)) else [str(scopes)]
+    return getattr(args, "cuda_graph_impl", None) == "full_iteration" or any("full_iteration" in name for name in names)

@@ -6,13 +6,13 @@ samples. With batches of phases' own those follow from the plan instead: N steps
 
 from __future__ import annotations
 
-from typing import Any
-
 from megatron_nca.data.curriculum import Plan
 from megatron_nca.errors import CurriculumError
+from megatron_nca.interfaces.bridge import ConfigContainer
+from megatron_nca.interfaces.megatron_lm import Arguments
 
 
-def give_samples(args: Any, plan: Plan, text_restarts: bool) -> None:
+def give_samples(args: Arguments, plan: Plan, text_restarts: bool) -> None:
     """Give a run of Megatron-LM's its length and its schedule in samples.
 
     Args:
@@ -23,15 +23,15 @@ def give_samples(args: Any, plan: Plan, text_restarts: bool) -> None:
     until, batch = plan.batches.position_after, args.global_batch_size
     args.train_iters, args.train_samples = None, plan.samples
     if args.lr_decay_iters is not None:
-        args.lr_decay_iters, args.lr_decay_samples = None, until(args.lr_decay_iters)
+        args.lr_decay_samples, args.lr_decay_iters = until(args.lr_decay_iters), None
     if args.lr_warmup_iters:
         args.lr_warmup_samples = args.lr_warmup_iters * batch if text_restarts else until(args.lr_warmup_iters)
         args.lr_warmup_iters = 0
     if args.lr_wsd_decay_iters is not None:
-        args.lr_wsd_decay_iters, args.lr_wsd_decay_samples = None, args.lr_wsd_decay_iters * batch
+        args.lr_wsd_decay_samples, args.lr_wsd_decay_iters = args.lr_wsd_decay_iters * batch, None
 
 
-def give_steps(cfg: Any, plan: Plan, text_restarts: bool) -> None:
+def give_steps(cfg: ConfigContainer, plan: Plan, text_restarts: bool) -> None:
     """Give a run of Megatron-Bridge's its steps, or its schedule in samples.
 
     Args:
@@ -43,9 +43,10 @@ def give_steps(cfg: Any, plan: Plan, text_restarts: bool) -> None:
         CurriculumError: The batches grow, too.
     """
     train, scheduler, until = cfg.train, cfg.scheduler, plan.batches.position_after
-    if getattr(train, "rampup_batch_size", None) is not None:
+    ramp = getattr(train, "rampup_batch_size", None)
+    if ramp is not None:
         raise CurriculumError(
-            f"train.rampup_batch_size={train.rampup_batch_size}: Bridge counts its schedule in batches of one size; "
+            f"train.rampup_batch_size={ramp}: Bridge counts its schedule in batches of one size; "
             "leave it out, or the batch= of the phases"
         )
     if train.train_samples is not None:

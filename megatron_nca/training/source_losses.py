@@ -9,12 +9,12 @@ from __future__ import annotations
 import functools
 from bisect import bisect_left
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from megatron.core import parallel_state
 
 from megatron_nca.data.curriculum import Plan
+from megatron_nca.interfaces.core import ForwardStep, LossFunction
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class SourceLosses:
         self._micro_batches_done = 0
         self._watched_steps += self._step is not None
 
-    def watch(self, forward_step: Any) -> Any:
+    def watch(self, forward_step: ForwardStep) -> ForwardStep:
         """Return the forward step of this step, its loss function observed if the step mixes NCA and text.
 
         Args:
@@ -84,14 +84,14 @@ class SourceLosses:
             return forward_step
 
         @functools.wraps(forward_step)
-        def watched_forward_step(*arguments: Any, **keywords: Any) -> Any:
+        def watched_forward_step(*arguments: object, **keywords: object) -> tuple[torch.Tensor, LossFunction]:
             output, loss_function = forward_step(*arguments, **keywords)
             mask = _mask_of(loss_function)
             if mask is None:
                 return output, loss_function
 
             @functools.wraps(getattr(loss_function, "func", loss_function))
-            def watched_loss_function(losses: torch.Tensor, *rest: Any, **others: Any) -> Any:
+            def watched_loss_function(losses: torch.Tensor, *rest: object, **others: object) -> object:
                 self.observe(losses, mask)
                 return loss_function(losses, *rest, **others)
 
@@ -138,7 +138,7 @@ class SourceLosses:
         return {name: loss / count for name, loss, count in named if count}
 
 
-def _mask_of(loss_function: Any) -> torch.Tensor | None:
+def _mask_of(loss_function: LossFunction) -> torch.Tensor | None:
     """Return the loss mask that a pre-training script has bound to its loss function, or None if it does it otherwise."""
     bound = getattr(loss_function, "args", ())
     return bound[0] if bound and isinstance(bound[0], torch.Tensor) else None

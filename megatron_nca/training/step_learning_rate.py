@@ -9,9 +9,9 @@ A scheduler is given another class and no attribute, since torch writes every at
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 from megatron_nca.errors import NCAError
+from megatron_nca.interfaces.nemo import StepScheduler
 from megatron_nca.stacks import NEMO
 from megatron_nca.training.learning_rate import (
     WARMUP_FRACTION,
@@ -27,7 +27,7 @@ from megatron_nca.training.options import Options
 NEEDED = ("max_steps", "warmup_steps", "min_lr", "base_lrs", "last_epoch")
 
 
-def install(scheduler: Any, switch: int, options: Options, step: int) -> None:
+def install(scheduler: StepScheduler, switch: int, options: Options, step: int) -> None:
     """Give a scheduler two schedules, and set the rates of the coming step.
 
     Args:
@@ -53,7 +53,7 @@ def install(scheduler: Any, switch: int, options: Options, step: int) -> None:
     check_text_part("warm-up and constant steps", needed, scheduler.max_steps - switch, switch, "steps", NEMO)
     original = type(scheduler)
 
-    def get_lr(self: Any) -> list[float]:
+    def get_lr(self: StepScheduler) -> list[float]:
         split = SplitSchedule(
             switch, _phase_schedule(self, original, switch, warmup, options), _text_schedule(self, original, switch)
         )
@@ -67,14 +67,14 @@ def install(scheduler: Any, switch: int, options: Options, step: int) -> None:
     scheduler._last_lr = list(rates)
 
 
-def _part(scheduler: Any, original: type) -> Any:
+def _part(scheduler: StepScheduler, original: type) -> StepScheduler:
     part = copy.copy(scheduler)
     part.__class__ = original
     part._get_lr_called_within_step = True
     return part
 
 
-def _phase_schedule(scheduler: Any, original: type, switch: int, warmup: int, options: Options) -> Any:
+def _phase_schedule(scheduler: StepScheduler, original: type, switch: int, warmup: int, options: Options) -> StepScheduler:
     part = _part(scheduler, original)
     highest = max(part.base_lrs)
     ratio = 1.0 if options.lr is None or not highest else options.lr / highest
@@ -90,7 +90,7 @@ def _phase_schedule(scheduler: Any, original: type, switch: int, warmup: int, op
     return part
 
 
-def _text_schedule(scheduler: Any, original: type, switch: int) -> Any:
+def _text_schedule(scheduler: StepScheduler, original: type, switch: int) -> StepScheduler:
     part = _part(scheduler, original)
     part.max_steps -= switch
     part.decay_steps = part.max_steps - part.warmup_steps - (getattr(part, "constant_steps", None) or 0)

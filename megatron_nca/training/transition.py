@@ -6,11 +6,11 @@ statistic of NCA left to scale FP8 text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Any
 
 from megatron_nca.data.curriculum import Plan
+from megatron_nca.interfaces.core import MegatronOptimizer, Model, OptimizerParamScheduler
 from megatron_nca.stacks import CORE, Stack
 from megatron_nca.training import fp8, gathers, learning_rate, optimizer, reinit, routing
 from megatron_nca.training.settings import TransitionSettings
@@ -54,7 +54,9 @@ class Transition:
         self._stack = stack
         self._scheduled = False
 
-    def prepare(self, model: Sequence[Any], megatron_optimizer: Any, opt_param_scheduler: Any) -> None:
+    def prepare(
+        self, model: Model, megatron_optimizer: MegatronOptimizer | None, opt_param_scheduler: OptimizerParamScheduler | None
+    ) -> None:
         """Set up at a run's first step, so that what cannot work fails there and not at the switch.
 
         Args:
@@ -76,7 +78,11 @@ class Transition:
             self._scheduled = True
 
     def before_step(
-        self, consumed_samples: int, model: Sequence[Any], megatron_optimizer: Any, opt_param_scheduler: Any
+        self,
+        consumed_samples: int,
+        model: Model,
+        megatron_optimizer: MegatronOptimizer | None,
+        opt_param_scheduler: OptimizerParamScheduler | None,
     ) -> bool:
         """Do the transition if this step is the first of the text, and bring the learning rate to the step's position.
 
@@ -92,17 +98,17 @@ class Transition:
         crosses = self.state is State.AHEAD and consumed_samples >= (self.plan.switch or 0)
         if crosses:
             self._perform(consumed_samples, model, megatron_optimizer)
-        if self._scheduled:
+        if self._scheduled and opt_param_scheduler is not None:
             learning_rate.follow(opt_param_scheduler, consumed_samples)
         return crosses
 
-    def _check(self, model: Sequence[Any], megatron_optimizer: Any) -> None:
+    def _check(self, model: Model, megatron_optimizer: MegatronOptimizer | None) -> None:
         if self.settings.reinit:
             reinit.check(model, self.settings.reinit)
         if self.settings.optimizer == "fresh" or self.settings.reinit:
             optimizer.check(megatron_optimizer)
 
-    def _perform(self, consumed_samples: int, model: Sequence[Any], megatron_optimizer: Any) -> None:
+    def _perform(self, consumed_samples: int, model: Model, megatron_optimizer: MegatronOptimizer | None) -> None:
         settings = self.settings
         gathers.finish(model)
         reinit.reinitialize(model, settings.reinit, self._seed, optimizer.MasterWeights(megatron_optimizer).take)
