@@ -3,6 +3,8 @@
 import json
 import multiprocessing
 import pickle
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from megatron_nca import NCAConfig, NCASource
 from megatron_nca.automaton.complexity import gzip_ratio
 from megatron_nca.automaton.production import produce
 
+ROOT = Path(__file__).parents[2]
 SETTINGS = sorted((Path(__file__).parents[1] / "data" / "reference").glob("*.npz"))
 BANDED = NCAConfig(gzip=(0.5, 1.0))
 MAX_PATCH_TOKENS = 2**31 - 3
@@ -216,3 +219,9 @@ def test_memory_does_not_grow():
     for index in range(300):
         source.tokens(index, 1025)
     assert process.memory_info().rss - before < 30 * 2**20
+
+
+def test_the_kernels_are_right_as_python_too():
+    """By which ``.ci/run`` sees the lines of them that are executed."""
+    run = subprocess.run([sys.executable, "-m", "tests.automaton.interpreted"], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
