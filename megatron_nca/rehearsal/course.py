@@ -21,7 +21,8 @@ from megatron_nca.data.phase_word import is_ours
 from megatron_nca.rehearsal import arguments_only, ending, lengths
 from megatron_nca.rehearsal.checkouts import Checkout, compile_helpers
 from megatron_nca.rehearsal.launching import Launch, arguments
-from megatron_nca.rehearsal.megatron_lm import Run, RunError
+from megatron_nca.rehearsal.megatron_lm import Run
+from megatron_nca.rehearsal.ranks import RunError
 from megatron_nca.rehearsal.scaling import Case, Scaled, has_transformer_engine, left_out, scale
 from megatron_nca.rehearsal.training_log import TrainingLog
 

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from megatron_nca.rehearsal.checkouts import Checkout, find_checkouts
-from megatron_nca.rehearsal.megatron_lm import Run, RunError
+from megatron_nca.rehearsal.megatron_lm import Run
 from megatron_nca.rehearsal.ports import free_ports
+from megatron_nca.rehearsal.ranks import RunError
 from megatron_nca.stacks import BRIDGE, MEGATRON_LM, NEMO
 
 PROJECT = Path(__file__).parents[2]

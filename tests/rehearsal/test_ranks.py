@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from megatron_nca.rehearsal.megatron_lm import Ranks, RunError
+from megatron_nca.rehearsal.ranks import Ranks, RunError
 
 LINE = "print(' iteration {0}/ 9 | consumed samples: {0} | lm loss: 1.0 |', flush=True)"
 HANG = "import time; time.sleep(600)"
