@@ -7,6 +7,7 @@ Without a mode this is `python -m megatron_nca SCRIPT ARGS...` on the stand-in.
 | `--plain` | SCRIPT runs without the plugin |
 | `--audited` | each rank checks its tensors at the switch; see `audit` |
 | `--arguments-only` | SCRIPT ends when its ranks would meet; see `arguments_only` |
+| `--config-only` | the same for a script of Megatron-Bridge's; see `bridge.process` |
 """
 
 import os
@@ -20,7 +21,10 @@ from megatron_nca.rehearsal.holding import install_holds
 # A process that Megatron-Core spawns imports this file again, and not what follows its last line.
 end_with_parent()
 
-MODES = ("--plain", "--audited", "--arguments-only")
+MODES = ("--plain", "--audited", "--arguments-only", "--config-only")
+SCALED = "MEGATRON_NCA_SCALED"
+"""Variable of `bridge.process`, which imports more than most scripts need."""
+
 USAGE = f"usage: python -m megatron_nca.rehearsal [{' | '.join(MODES)}] SCRIPT ARGS..."
 
 
@@ -37,6 +41,10 @@ def main(argv: list[str]) -> None:
 
     install_holds()
     install()
+    if os.environ.get(SCALED):
+        from megatron_nca.rehearsal.bridge import process
+
+        process.install_scaling()
     if mode == "--plain":
         run_script(command)
     else:
@@ -55,6 +63,10 @@ def _prepare(mode: str | None) -> None:
         from megatron_nca.rehearsal import arguments_only
 
         arguments_only.install()
+    elif mode == "--config-only":
+        from megatron_nca.rehearsal.bridge import process
+
+        process.install_reading()
 
 
 def run_script(command: list[str]) -> None:

@@ -11,32 +11,28 @@ import os
 import re
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import megatron_nca
 from megatron_nca.data.curriculum import Plan
 from megatron_nca.data.phase_word import is_ours
-from megatron_nca.rehearsal import arguments_only, ending, lengths
-from megatron_nca.rehearsal.checkouts import Checkout, compile_helpers
+from megatron_nca.rehearsal import ending, lengths
 from megatron_nca.rehearsal.launching import Launch, arguments
-from megatron_nca.rehearsal.megatron_lm import Run
 from megatron_nca.rehearsal.ranks import RunError
-from megatron_nca.rehearsal.scaling import Case, Scaled, has_transformer_engine, left_out, scale
+from megatron_nca.rehearsal.scaling import Case, Scaled, has_transformer_engine, left_out
 from megatron_nca.rehearsal.training_log import TrainingLog
 
 OK, FAILED, CHANGED = "ok", "FAILED", "changed"
 BEFORE, AFTER = 1, 3
 """Steps from the checkpoint to the switch, and from the switch to the kill. Between them no other checkpoint falls due."""
 
-TOKENIZER = ("--tokenizer-*", "--tiktoken-*", "--vocab-*", "--merge-file")
 FAULT = re.compile(
     r"^(?:\[rank\d+\]:\s*)?(megatron-nca: .*|[\w.]+\.py: error: .*|(?:\w+\.)*\w*(?:Error|Exception|Interrupt)(?:: .*)?)$", re.M
 )
-PLACES = ("--load", "--data-args-path", "--per-split-data-args-path", "--tensorboard-dir", "--use-mcore-models")
-"""Flags that a rehearsal needs no others for: it has places of its own."""
-
 SPLIT = "90,5,5"
 START_SECONDS, RUN_SECONDS = 300.0, 900.0
 
@@ -57,41 +53,73 @@ class Check:
 
 
 @dataclass
-class Rehearsal:
-    """A launch and where it is rehearsed.
+class Rehearsal(ABC):
+    """A launch and where it is rehearsed; what a framework has of its own is a subclass's.
 
     Args:
         launch: The launch.
-        checkout: The checkout of Megatron-LM to run.
         folder: Folder for checkpoints and logs.
         text: Prefix of the text to read where one of the launch is not on this machine.
         plan_of: Gives the plan of a launch's flags.
     """
 
     launch: Launch
-    checkout: Checkout
     folder: Path
     text: str | None
     plan_of: Callable[[Sequence[str]], Plan]
-    resolved: dict[str, object] = field(default_factory=dict)
+    resolved: dict[str, Any] = field(default_factory=dict)
     replaced: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     rehearsed: tuple[str, ...] = ()
 
     @property
-    def script(self) -> str:
-        """The launch's own script, which another version of Megatron-LM may not have."""
-        return self.launch.script.name
+    @abstractmethod
+    def case(self) -> Case:
+        """The launch's flags, by Megatron-LM's names."""
 
+    @property
+    @abstractmethod
+    def flags(self) -> tuple[str, ...]:
+        """The same as words, for `plan`."""
+
+    @abstractmethod
     def arguments(self) -> Check:
-        """Have Megatron-LM and the plugin read the launch's arguments for all its ranks."""
-        compile_helpers(self.checkout)
-        name = "arguments"
-        if not (self.checkout.path / self.script).is_file():
-            return Check(name, FAILED, f"{self.script}: Megatron-LM {_version(self.checkout)} has no such script")
-        command = (sys.executable, "-m", "megatron_nca.rehearsal", "--arguments-only", str(self.checkout.path / self.script))
+        """Have the framework and the plugin read the launch's arguments for all its ranks."""
+
+    @abstractmethod
+    def scaled(self) -> Scaled:
+        """Scale all but data and length."""
+
+    @abstractmethod
+    def tokenizer_flags(self) -> tuple[str, ...]:
+        """Return the flags of the tokenizer, or of what stands in for one that cannot be had."""
+
+    @abstractmethod
+    def run(self, scaled: Scaled, flags: Sequence[str]) -> Any:
+        """Return the run of a scaled launch, a `RankedRun` with `flags`, `plugin` and `audited`."""
+
+    @abstractmethod
+    def differences(self) -> tuple[str, ...]:
+        """Return what the runs left out of the launch."""
+
+    def model(self) -> Iterator[Check]:
+        """Yield what is to be said of where the model comes from."""
+        yield from ()
+
+    def read(self, mode: str, script: Path, words: Sequence[str], mark: str) -> Check | None:
+        """Run the launch's script up to where its ranks would meet.
+
+        Args:
+            mode: The mode of `python -m megatron_nca.rehearsal` that ends it there.
+            script: The script.
+            words: Its arguments.
+            mark: What stands before the JSON that it prints, which becomes `resolved`.
+
+        Returns:
+            What was refused, or None.
+        """
         ran = subprocess.run(
-            [*command, *_without_writers(self.launch.flags)],
+            [sys.executable, "-m", "megatron_nca.rehearsal", mode, str(script), *words],
             cwd=self.folder,
             env=self._environment(self.launch.ranks),
             capture_output=True,
@@ -99,13 +127,18 @@ class Rehearsal:
             timeout=START_SECONDS,
             check=False,
         )
-        line = re.search(rf"^{arguments_only.MARK}(.*)$", ran.stdout, re.M)
+        line = re.search(rf"^{mark}(.*)$", ran.stdout, re.M)
+        if ran.returncode == 0 and line is None:
+            return Check("arguments", FAILED, f"{script.name}: ended without a training")
         if ran.returncode or line is None:
-            return Check(name, FAILED, fault(ran.stderr + "\n" + ran.stdout))
+            return Check("arguments", FAILED, fault(ran.stderr + "\n" + ran.stdout))
         self.resolved = json.loads(line[1])
+        return None
+
+    def taken_by(self, framework: str) -> Check:
+        """Return that the launch's arguments were taken."""
         ranks, batch = self.launch.ranks, self.resolved["global_batch_size"]
-        detail = f"taken by Megatron-LM {_version(self.checkout)} for {ranks} ranks, {batch} samples a step"
-        return Check(name, OK, detail)
+        return Check("arguments", OK, f"taken by {framework} for {ranks} ranks, {batch} samples a step")
 
     def _environment(self, ranks: int) -> dict[str, str]:
         project = str(Path(megatron_nca.__file__).parents[1])
@@ -124,8 +157,8 @@ class Rehearsal:
         Args:
             plan: Plan of the whole run.
         """
-        case = self.launch.case
-        scaled = replace(scale(case, self.checkout), script=self.script)
+        case, scaled = self.case, self.scaled()
+        yield from self.model()
         yield self._tokenizer()
         yield _precision(case)
         yield _layout(self.launch.ranks, scaled)
@@ -137,28 +170,17 @@ class Rehearsal:
             # Of a small text a thousandth may be no document at all.
             replaced_flags += ["--split", SPLIT]
         yield self._texts()
-        yield from self._killed_and_resumed(scaled, replaced_flags, self.plan_of([*replaced_flags, *self._tokenizer_flags()]))
+        yield from self._killed_and_resumed(scaled, replaced_flags, self.plan_of([*replaced_flags, *self.tokenizer_flags()]))
 
     def _tokenizer(self) -> Check:
-        problem, kind = self.resolved.get("tokenizer_problem"), self.launch.case.arguments.get("--tokenizer-type")
+        problem, kind = self.resolved.get("tokenizer_problem"), self.case.arguments.get("--tokenizer-type")
         if problem is None:
             return Check("tokenizer", OK, f"{kind}, {self.resolved['vocabulary']:,} ids")
-        return Check("tokenizer", CHANGED, f"{kind} cannot be had here ({problem}): numbers below {self._ids():,} instead")
+        return Check("tokenizer", CHANGED, f"{kind} cannot be had here ({problem}): numbers below {self.ids():,} instead")
 
-    def _ids(self) -> int:
+    def ids(self) -> int:
         """Return how many ids the stand-in of a tokenizer has: as many as the launch says, or GPT-2."""
-        return int(self.launch.case.arguments.get("--vocab-size") or 50_257)
-
-    def _tokenizer_flags(self) -> tuple[str, ...]:
-        if "tokenizer_problem" in self.resolved:
-            # Before 0.18 the end of a document is not counted.
-            uncounted = 1 if self.checkout.version < (0, 18) else 0
-            return ("--tokenizer-type", "NullTokenizer", "--vocab-size", str(self._ids() - uncounted))
-        kept: list[str] = []
-        for flag, value in self.launch.case.arguments.items():
-            if any(flag.startswith(pattern.rstrip("*")) for pattern in TOKENIZER):
-                kept += [flag, *([] if value is True else value if isinstance(value, list) else [_absolute(str(value))])]
-        return tuple(kept)
+        return int(self.case.arguments.get("--vocab-size") or 50_257)
 
     def _text_of(self, prefix: str) -> str:
         if not lengths.has_files(prefix):
@@ -176,12 +198,12 @@ class Rehearsal:
     def _killed_and_resumed(self, scaled: Scaled, replaced_flags: Sequence[str], plan: Plan) -> Iterator[Check]:
         switch = plan.batches.batches_until(plan.switch if plan.switch is not None else plan.samples // 2)
         saved, killed = switch - BEFORE, switch + AFTER
-        run = self._run(scaled, replaced_flags, saved)
+        run = self.run(scaled, (*scaled.flags, *replaced_flags, *self._checkpoints(saved)))
         self.rehearsed = run.command
         try:
             first = run.kill_at(killed, self.folder / "killed", RUN_SECONDS)
             yield from self._crossed(first, plan, switch)
-            yield Check("checkpoint", OK, f"{_checkpoint(self.launch.case)} after iteration {saved}")
+            yield Check("checkpoint", OK, f"{_checkpoint(self.case)} after iteration {saved}")
             load = ("--load", str(self.folder / "checkpoints"))
             second = replace(run, flags=(*run.flags, *load)).complete(self.folder / "resumed", RUN_SECONDS)
         except RunError as error:
@@ -191,7 +213,7 @@ class Rehearsal:
         yield compared if compared.state == OK else self._with_control(compared, run, saved, killed)
         yield from self._ended(second)
 
-    def _with_control(self, compared: Check, run: Run, saved: int, killed: int) -> Check:
+    def _with_control(self, compared: Check, run: Any, saved: int, killed: int) -> Check:
         """Return whether the text alone, without the plugin, resumes with other losses too, as with some of FP8's recipes."""
         folder = self.folder / "control"
         flags = without_plugin(run.flags, self.folder / "checkpoints", folder / "checkpoints")
@@ -207,21 +229,12 @@ class Rehearsal:
             return replace(compared, detail=f"{compared.detail}; of the text alone, without the plugin, they are equal")
         return Check(compared.name, CHANGED, f"{compared.detail}; so they do without the plugin: {alone.detail}")
 
-    def _run(self, scaled: Scaled, replaced_flags: Sequence[str], saved: int) -> Run:
-        evaluates = int(self.launch.case.arguments.get("--eval-iters") or 0) > 0
-        flags = (
-            *scaled.flags,
-            *replaced_flags,
+    def _checkpoints(self, saved: int) -> tuple[str, ...]:
+        evaluates = int(self.case.arguments.get("--eval-iters") or 0) > 0
+        return (
             *("--log-interval", "1", "--eval-interval", str(saved + BEFORE + 1), "--eval-iters", "1" if evaluates else "0"),
             *("--save", str(self.folder / "checkpoints"), "--save-interval", str(saved)),
             *("--data-cache-path", str(self.folder / "index"), "--make-vocab-size-divisible-by", "128"),
-        )
-        environment = {**scaled.environment, **self.launch.environment, ending.VARIABLE: "1"}
-        # A connection of the launch's own may not be what the scaled layout needs.
-        environment["CUDA_DEVICE_MAX_CONNECTIONS"] = scaled.environment["CUDA_DEVICE_MAX_CONNECTIONS"]
-        run = Run(self.checkout, flags, **scaled.layout)  # type: ignore[arg-type]
-        return replace(
-            run, model=(), script=scaled.script, audited=True, tokenizer=self._tokenizer_flags(), environment=environment
         )
 
     def _crossed(self, log: TrainingLog, plan: Plan, switch: int) -> Iterator[Check]:
@@ -241,11 +254,6 @@ class Rehearsal:
         yield Check("text", OK, f"to iteration {last}, loss {_ends(log, last, last)}")
         if log.validations:
             yield Check("validation", OK, f"{len(log.validations)} times, loss {log.validations[-1].loss:.4g}")
-
-    def differences(self) -> tuple[str, ...]:
-        """Flags of the launch that the runs left out."""
-        ours = {*self.rehearsed, *PLACES}
-        return tuple(flag for flag in self.launch.case.arguments if flag not in ours) if self.rehearsed else ()
 
 
 def fault(output: str) -> str:
@@ -272,25 +280,6 @@ def without_plugin(flags: Sequence[str], folder: Path, replaced_flags: Path) -> 
         if not flag.startswith("--nca-"):
             kept += [flag, *(str(replaced_flags) if word == str(folder) else word for word in words)]
     return tuple(kept)
-
-
-def _without_writers(flags: Sequence[str]) -> list[str]:
-    """Leave out what would write or start a process when arguments are read."""
-    kept, skipping = [], False
-    for word in flags:
-        if word.startswith("--"):
-            skipping = word.startswith(("--tensorboard-dir", "--wandb-", "--use-persistent-ckpt-worker"))
-        if not skipping:
-            kept.append(word)
-    return kept
-
-
-def _absolute(word: str) -> str:
-    return os.path.abspath(word) if os.path.exists(word) else word
-
-
-def _version(checkout: Checkout) -> str:
-    return ".".join(map(str, checkout.version))
 
 
 def _precision(case: Case) -> Check:

@@ -14,10 +14,15 @@ from typing import Any
 
 from megatron_nca.errors import NCAError
 from megatron_nca.rehearsal.scaling import Case
+from megatron_nca.stacks import BRIDGE, MEGATRON_LM
 
 LAUNCHERS = ("torchrun", "torch.distributed.run", "torch.distributed.launch")
 PLUGINS = ("megatron_nca", "megatron_nca.rehearsal")
 SCRIPTS = ("pretrain_gpt.py", "pretrain_mamba.py", "pretrain_hybrid.py")
+BRIDGE_SCRIPT = "run_recipe.py"
+BRIDGE_MODULE = re.compile(r"^\s*(?:from|import) megatron\.bridge\b", re.M)
+NEMO_MODULE = re.compile(r"^\s*(?:from|import) nemo(?:_run)?\b", re.M)
+PLUGIN_MODULE = re.compile(r"^\s*(?:from|import) megatron_nca\b", re.M)
 ARGUMENTS_END = ".args"
 DEFAULT_RANKS_A_NODE = 8
 
@@ -28,14 +33,15 @@ class LaunchError(NCAError):
 
 @dataclass(frozen=True)
 class Launch:
-    """A launch of Megatron-LM.
+    """A launch of Megatron-LM or Megatron-Bridge.
 
     Args:
-        script: The script as it is named; its folder may be another on this machine.
-        flags: Megatron-LM's and the plugin's.
+        script: The script as it is named; one of Megatron-LM's may be in another folder on this machine.
+        flags: The script's arguments: Megatron-LM's flags or Bridge's overrides, and the plugin's.
         ranks: How many there will be.
-        plugin: Whether it goes through `-m megatron_nca`.
+        plugin: Whether it goes through `-m megatron_nca`, or the script imports the plugin.
         environment: What it sets that training depends on.
+        stack: Name of the framework.
     """
 
     script: Path
@@ -43,6 +49,7 @@ class Launch:
     ranks: int
     plugin: bool
     environment: Mapping[str, str] = field(default_factory=dict, hash=False)
+    stack: str = MEGATRON_LM.name
 
     @property
     def case(self) -> Case:
@@ -61,30 +68,48 @@ def read_words(words: Sequence[str], environment: Mapping[str, str] | None = Non
         What they say.
 
     Raises:
-        LaunchError: No script of Megatron-LM's is among them.
+        LaunchError: No script of Megatron-LM's or of Megatron-Bridge is among them.
     """
-    place = next((place for place, word in enumerate(words) if Path(word).name in SCRIPTS), None)
+    known = (place for place, word in enumerate(words) if Path(word).name in SCRIPTS)
+    place = next(known, None)
+    if place is None:
+        place = next((place for place, word in enumerate(words) if word.endswith(".py")), None)
     if place is None:
         raise LaunchError(_no_script(words))
-    before = words[:place]
+    before, script = words[:place], Path(words[place])
+    stack, imports_plugin = _stack(script)
     return Launch(
-        script=Path(words[place]),
+        script=script,
         flags=tuple(words[place + 1 :]),
         ranks=_ranks(before, environment or {}),
-        plugin=any(word in PLUGINS for word in before),
+        plugin=imports_plugin or any(word in PLUGINS for word in before),
         environment=dict(environment or {}),
+        stack=stack,
+    )
+
+
+def _stack(script: Path) -> tuple[str, bool]:
+    """Return the framework of a script, and whether the script imports the plugin."""
+    if script.name in SCRIPTS:
+        return MEGATRON_LM.name, False
+    try:
+        text = script.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        if script.name == BRIDGE_SCRIPT:
+            raise LaunchError(f"{script}: cannot be read ({error}); it lies in a checkout of Megatron-Bridge") from None
+        text = ""
+    if BRIDGE_MODULE.search(text):
+        return BRIDGE.name, PLUGIN_MODULE.search(text) is not None
+    if NEMO_MODULE.search(text):
+        raise LaunchError(f"{script}: launches of NeMo cannot be rehearsed; megatron-nca plan lays out their data path")
+    raise LaunchError(
+        f"{script}: is no script of Megatron-LM's pre-training ({', '.join(SCRIPTS)}), nor one that imports megatron.bridge"
     )
 
 
 def _no_script(words: Sequence[str]) -> str:
-    script = next((word for word in words if word.endswith(".py")), None)
-    if script is None:
-        shown = [word if word.startswith("-") else re.sub(r"^(\w+)=.*", r"\1=...", word, flags=re.DOTALL) for word in words]
-        return f"{shlex.join(shown)}: names no script; a launch is torchrun ... -m megatron_nca {SCRIPTS[0]} ARGS"
-    return (
-        f"{script}: is no script of Megatron-LM's pre-training ({', '.join(SCRIPTS)}); launches of Megatron-Bridge and NeMo "
-        "cannot be rehearsed yet, megatron-nca plan reads their data path"
-    )
+    shown = [word if word.startswith("-") else re.sub(r"^(\w+)=.*", r"\1=...", word, flags=re.DOTALL) for word in words]
+    return f"{shlex.join(shown)}: names no script; a launch is torchrun ... -m megatron_nca {SCRIPTS[0]} ARGS"
 
 
 def _ranks(before: Sequence[str], environment: Mapping[str, str]) -> int:

@@ -132,11 +132,11 @@ class Run(RankedRun):
         """Return the same run with other variables."""
         return replace(self, environment=environment)
 
-    def rank_environment(self, rank: int, port: int) -> dict[str, str]:
+    def rank_environment(self, rank: int, port: int, folder: Path) -> dict[str, str]:
         """Return a rank's variables."""
         # Megatron-LM runs make for its dataset helpers, whose Makefile asks the Python first on the path for the name.
         made = {"MAKEFLAGS": f"LIBEXT={extension_suffix(self.python)}"}
-        return {**super().rank_environment(rank, port), **made, **self.environment}
+        return {**super().rank_environment(rank, port, folder), **made, **self.environment}
 
     def _tokenizer_flags(self) -> tuple[str, ...]:
         if self.tokenizer is not None:

@@ -157,14 +157,14 @@ class RankedRun(ABC):
             return subprocess.Popen(
                 self.command,
                 cwd=folder,
-                env=self.rank_environment(rank, port),
+                env=self.rank_environment(rank, port, folder),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
 
-    def rank_environment(self, rank: int, port: int) -> dict[str, str]:
+    def rank_environment(self, rank: int, port: int, folder: Path) -> dict[str, str]:
         """Return a rank's variables."""
         project = str(Path(megatron_nca.__file__).parents[1])
         return {

@@ -110,13 +110,13 @@ class Scaled:
 def scale(case: Case, checkout: Checkout) -> Scaled:
     """Scale a case down to at most four ranks and two layers a stage."""
     hybrid = is_hybrid(case)
-    layout = _layout(case)
+    layout = layout_of(case)
     engine = has_transformer_engine() and layout["context_parallel"] == 1
     flags: list[str] = []
     for flag, value in case.arguments.items():
         if value not in (None, False, "false") and not left_out(flag, engine):
             flags += _words(flag, SMALLER.get(flag, value))
-    flags += _sizes(case, layout, hybrid)
+    flags += sizes_of(case, layout, hybrid)
     if case.arguments.get("--moe-token-dispatcher-type") == "flex":
         flags += ["--moe-token-dispatcher-type", "alltoall"]
     if case.has("--experimental-attention-variant"):
@@ -128,7 +128,7 @@ def scale(case: Case, checkout: Checkout) -> Scaled:
         # From Megatron-LM's first scale, the few steps here would all be skipped.
         flags += ["--initial-loss-scale", "1024"]
     flags += ["--transformer-impl", "transformer_engine" if engine else "local", "--attention-backend", "unfused"]
-    return Scaled(script_of(case, checkout), tuple(flags), layout, _environment(case))
+    return Scaled(script_of(case, checkout), tuple(flags), layout, environment_of(case))
 
 
 def script_of(case: Case, checkout: Checkout) -> str:
@@ -144,7 +144,8 @@ def left_out(flag: str, engine: bool) -> bool:
     return any(fnmatch(flag, pattern) for pattern in patterns)
 
 
-def _environment(case: Case) -> dict[str, str]:
+def environment_of(case: Case) -> dict[str, str]:
+    """Return the variables of a scaled case's ranks."""
     # FSDP refuses the one connection that others ask for.
     connections = "8" if any("fsdp" in flag for flag in case.arguments) else "1"
     environment = {"CUDA_DEVICE_MAX_CONNECTIONS": connections, "NCCL_ALGO": "Ring", "NVTE_ALLOW_NONDETERMINISTIC_ALGO": "0"}
@@ -183,7 +184,7 @@ def _words(flag: str, value: Any) -> list[str]:
     return [flag, *text.split()] if flag in ("--recompute-modules",) else [flag, text]
 
 
-def _layout(case: Case) -> dict[str, int]:
+def layout_of(case: Case) -> dict[str, int]:
     """Each parallelism that the case has, of size 2, as long as there are no more than four ranks."""
     sizes = {
         "context_parallel": case.size("--context-parallel-size"),
@@ -206,7 +207,8 @@ def _layout(case: Case) -> dict[str, int]:
     return layout
 
 
-def _sizes(case: Case, layout: dict[str, int], hybrid: bool) -> list[str]:
+def sizes_of(case: Case, layout: dict[str, int], hybrid: bool) -> list[str]:
+    """Return the flags of a scaled model's sizes and of its batches."""
     stages = layout["pipeline_parallel"]
     flags = ["--hidden-size", "64", "--num-attention-heads", "4", "--kv-channels", "16", "--ffn-hidden-size", "128"]
     if case.has("--group-query-attention"):

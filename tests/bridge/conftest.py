@@ -10,6 +10,6 @@ if importlib.util.find_spec("megatron") is not None and importlib.util.find_spec
 
         install()
 
-    from tests.bridge import te_names
+    from megatron_nca.rehearsal.bridge import names
 
-    te_names.provide()
+    names.provide()

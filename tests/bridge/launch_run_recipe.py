@@ -12,10 +12,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from megatron_nca.rehearsal import install
-from tests.bridge import te_names
+from megatron_nca.rehearsal.bridge import names
 
 install()
-te_names.provide()
+names.provide()
 
 import megatron_nca
 

@@ -6,9 +6,9 @@ import pytest
 
 if importlib.util.find_spec("megatron.bridge") is not None:
     # The real Bridge, and what it looks for when it is imported.
-    from tests.bridge import te_names
+    from megatron_nca.rehearsal.bridge import names
 
-    te_names.provide()
+    names.provide()
 
 from megatron.core import num_microbatches_calculator as calculator
 from megatron.core import parallel_state

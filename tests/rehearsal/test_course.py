@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from megatron_nca.rehearsal.course import FAILED, OK, _compared, _without_writers, fault, without_plugin
+from megatron_nca.rehearsal.course import FAILED, OK, _compared, fault, without_plugin
+from megatron_nca.rehearsal.megatron_lm_course import _without_writers
 from megatron_nca.rehearsal.training_log import parse_log
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from megatron_nca.cli.common import FINDING, OK, UsageError, add_command, at_least, need, print_json
+from megatron_nca.patching import is_importable
+from megatron_nca.stacks import BRIDGE
 
 if TYPE_CHECKING:
     from megatron_nca.data.curriculum import Plan
@@ -53,12 +55,12 @@ def run(args: argparse.Namespace) -> int:
         launch = read(args.launch, args.megatron, args.nodes)
     except LaunchError as error:
         raise UsageError(str(error)) from None
-    checkout = _checkout(launch, args.megatron)
-    if not launch.plugin and not checkout.is_patched:
+    checkout = None if launch.stack == BRIDGE.name else _checkout(launch, args.megatron)
+    if not launch.plugin and not (checkout and checkout.is_patched):
         raise UsageError(
             f"the launch starts {launch.script} without the plugin, which knows nca: entries; write -m megatron_nca before it"
         )
-    _take_the_gpu_s_place()
+    _take_the_gpu_s_place(launch)
     folder = args.folder or Path(tempfile.mkdtemp(prefix="nca-rehearsal-"))
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -68,20 +70,32 @@ def run(args: argparse.Namespace) -> int:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _take_the_gpu_s_place() -> None:
+def _take_the_gpu_s_place(launch: Launch) -> None:
     """Transformer Engine cannot be imported without a GPU's libraries, and Megatron-Core imports it where it is installed."""
     need("torch", extra="megatron")
     from megatron_nca.rehearsal import install
 
     install()
-    for module in ("megatron.core.datasets.utils", "pybind11"):
-        need(module, extra="megatron")
+    need("megatron.core.datasets.utils", extra="megatron")
+    if launch.stack != BRIDGE.name:
+        need("pybind11", extra="megatron")
+    elif not is_importable("megatron.bridge"):
+        raise UsageError(f"{launch.script}: needs Megatron-Bridge, which this Python has not; rehearse with the launch's own")
 
 
-def _rehearse(args: argparse.Namespace, launch: Launch, checkout: Checkout, folder: Path, begun: float) -> int:
-    from megatron_nca.rehearsal.course import FAILED, Rehearsal, real_switch
+def _rehearsal(args: argparse.Namespace, launch: Launch, checkout: Checkout | None, folder: Path) -> Rehearsal:
+    from megatron_nca.rehearsal.bridge.course import BridgeRehearsal
+    from megatron_nca.rehearsal.megatron_lm_course import MegatronLMRehearsal
 
-    rehearsal = Rehearsal(launch, checkout, folder, args.text, plan_of)
+    if checkout is None:
+        return BridgeRehearsal(launch, folder, args.text, plan_of)
+    return MegatronLMRehearsal(launch, folder, args.text, plan_of, checkout=checkout)
+
+
+def _rehearse(args: argparse.Namespace, launch: Launch, checkout: Checkout | None, folder: Path, begun: float) -> int:
+    from megatron_nca.rehearsal.course import FAILED, real_switch
+
+    rehearsal = _rehearsal(args, launch, checkout, folder)
     plans: list[Plan] = []
     done: list[Check] = []
     for check in _checks(rehearsal, plans):
@@ -124,11 +138,11 @@ def _checks(rehearsal: Rehearsal, plans: list[Plan]) -> Iterator[Check]:
     yield arguments
     if arguments.state == FAILED:
         return
-    problem, warnings = plan_problems(rehearsal.launch.flags, rehearsal.resolved.get("vocabulary"))
+    problem, warnings = plan_problems(rehearsal.flags, rehearsal.resolved.get("vocabulary"))
     if problem is not None:
         yield Part("plan", FAILED, problem)
         return
-    plans.append(plan_of(rehearsal.launch.flags))
+    plans.append(plan_of(rehearsal.flags))
     yield Part("plan", "ok", f"{plans[0].samples:,} samples, as megatron-nca plan lays them out")
     yield from (Part("plan", "warning", warning) for warning in warnings)
     yield from rehearsal.runs(plans[0])
