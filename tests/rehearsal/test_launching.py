@@ -45,13 +45,36 @@ def test_flags_have_no_value_one_or_several_and_the_last_one_holds():
     ("words", "message"),
     [
         (["torchrun", "--nproc-per-node", "8"], "names no script"),
-        (["torchrun", "scripts/run_recipe.py"], "launches of Megatron-Bridge and NeMo cannot be rehearsed yet"),
+        (
+            ["torchrun", "absent/run_recipe.py"],
+            "absent/run_recipe.py: cannot be read .*; it lies in a checkout of Megatron-Bridge",
+        ),
+        (
+            ["torchrun", "absent/train.py"],
+            "is no script of Megatron-LM's pre-training .*, nor one that imports megatron.bridge",
+        ),
+        (["python", str(EXAMPLES / "nemo/llama3_8b.py")], "launches of NeMo cannot be rehearsed"),
     ],
 )
-def test_what_is_no_launch_of_megatron_lm_is_told_in_one_line(words, message):
+def test_what_is_no_launch_is_told_in_one_line(words, message):
     with pytest.raises(LaunchError, match=message) as told:
         read_words(words)
     assert "\n" not in str(told.value)
+
+
+def test_a_script_that_imports_bridge_is_a_launch_of_bridge(tmp_path):
+    script = tmp_path / "run_recipe.py"
+    script.write_text("import argparse\n\nfrom megatron.bridge.training.pretrain import pretrain\n")
+    launch = read_words(
+        ["torchrun", "--nproc-per-node", "8", "-m", "megatron_nca", str(script), "--recipe", "a", "nca.lr=1e-4"]
+    )
+    assert (launch.stack, launch.script, launch.plugin, launch.ranks) == ("Megatron-Bridge", script, True, 8)
+    assert launch.flags == ("--recipe", "a", "nca.lr=1e-4")
+
+
+def test_a_script_that_imports_the_plugin_needs_no_module_before_it():
+    launch = read_words(["torchrun", str(EXAMPLES / "bridge/llama3_8b.py"), "/data/text_document"])
+    assert (launch.stack, launch.plugin) == ("Megatron-Bridge", True)
 
 
 def test_a_file_of_flags_has_comments():
