@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 EXAMPLES = """  megatron-nca rehearse -- torchrun --nproc-per-node 8 -m megatron_nca Megatron-LM/pretrain_gpt.py --data-path ...
   megatron-nca rehearse --megatron /opt/Megatron-LM --nodes 4 -- examples/slurm/llama3_8b_fp8.args
   megatron-nca rehearse --megatron /opt/Megatron-LM -- DATA=/data SAVE=/results examples/phases/train.sh
+  megatron-nca rehearse -- torchrun --nproc-per-node 8 -m megatron_nca scripts/training/run_recipe.py --recipe ...
 
 After -- stands a launch as you would type it, a script of a shell or of sbatch that comes to one, with variables before it,
 or a file of flags. It needs no GPU and no network. Exit code 1: the launch would be refused, or a part of it does not work."""
@@ -76,11 +77,17 @@ def _take_the_gpu_s_place(launch: Launch) -> None:
     from megatron_nca.rehearsal import install
 
     install()
-    need("megatron.core.datasets.utils", extra="megatron")
-    if launch.stack != BRIDGE.name:
-        need("pybind11", extra="megatron")
-    elif not is_importable("megatron.bridge"):
-        raise UsageError(f"{launch.script}: needs Megatron-Bridge, which this Python has not; rehearse with the launch's own")
+    if launch.stack == BRIDGE.name:
+        from megatron_nca.rehearsal.bridge import names
+
+        if not is_importable("megatron.bridge"):
+            raise UsageError(
+                f"{launch.script}: needs Megatron-Bridge, which this Python has not; rehearse with the launch's own"
+            )
+        names.import_core()
+        return
+    for module in ("megatron.core.datasets.utils", "pybind11"):
+        need(module, extra="megatron")
 
 
 def _rehearsal(args: argparse.Namespace, launch: Launch, checkout: Checkout | None, folder: Path) -> Rehearsal:

@@ -15,7 +15,7 @@ LAYERS = ("Linear", "LayerNormLinear", "GroupedLinear", "Sequential", "FusibleOp
 
 def provide() -> None:
     """Make Megatron-Bridge importable here, after `megatron_nca.rehearsal.install`."""
-    _import_core_without_old_resiliency()
+    import_core()
     _name_transformer_engine()
     _leave_compiled_helpers()
 
@@ -26,8 +26,8 @@ def has_engine() -> bool:
     return importlib.util.find_spec(ENGINE) is not None if loaded is None else hasattr(loaded, "__file__")
 
 
-def _import_core_without_old_resiliency() -> None:
-    """Hide a resiliency extension that Megatron-Core 0.19 refuses for its age; Bridge's own imports do with it."""
+def import_core() -> None:
+    """Import Megatron-Core, and hide a resiliency extension that 0.19 refuses for its age; Bridge's own imports do with it."""
     if RESILIENCY in sys.modules or not importlib.util.find_spec(RESILIENCY):
         return
     modules: dict[str, Any] = sys.modules
