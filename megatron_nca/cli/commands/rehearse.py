@@ -81,9 +81,7 @@ def _take_the_gpu_s_place(launch: Launch) -> None:
         from megatron_nca.rehearsal.bridge import names
 
         if not is_importable("megatron.bridge"):
-            raise UsageError(
-                f"{launch.script}: needs Megatron-Bridge, which this Python has not; rehearse with the launch's own"
-            )
+            raise UsageError(f"{launch.script}: needs Megatron-Bridge; rehearse with the Python of the launch")
         names.import_core()
         return
     for module in ("megatron.core.datasets.utils", "pybind11"):
