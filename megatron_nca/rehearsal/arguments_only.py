@@ -32,7 +32,8 @@ def _end(found: dict[str, Any]) -> Callable[..., None]:
         from megatron.training import get_args
 
         args = get_args()
-        names = ("data_parallel_size", "world_size", "global_batch_size", "micro_batch_size", "train_iters", "train_samples")
+        names = ("data_parallel_size", "world_size", "global_batch_size", "micro_batch_size", "train_iters", "train_samples",
+                 "ckpt_format")  # fmt: skip
         print(MARK + json.dumps(found | {name: getattr(args, name, None) for name in names}), flush=True)
         raise SystemExit(0)
 

@@ -31,7 +31,9 @@ BEFORE, AFTER = 1, 3
 """Steps from the checkpoint to the switch, and from the switch to the kill. Between them no other checkpoint falls due."""
 
 FAULT = re.compile(
-    r"^(?:\[rank\d+\]:\s*)?(megatron-nca: .*|[\w.]+\.py: error: .*|(?:\w+\.)*\w*(?:Error|Exception|Interrupt)(?:: .*)?)$", re.M
+    r"^(?:\[rank\d+\]:\s*)?"
+    r"(megatron-nca: \w+Error: .*|[\w.]+\.py: error: .*|(?:\w+\.)*\w*(?:Error|Exception|Interrupt)(?:: .*)?)$",
+    re.M,
 )
 SPLIT = "90,5,5"
 START_SECONDS, RUN_SECONDS = 300.0, 900.0
@@ -203,31 +205,54 @@ class Rehearsal(ABC):
         try:
             first = run.kill_at(killed, self.folder / "killed", RUN_SECONDS)
             yield from self._crossed(first, plan, switch)
-            yield Check("checkpoint", OK, f"{_checkpoint(self.case)} after iteration {saved}")
-            load = ("--load", str(self.folder / "checkpoints"))
-            second = replace(run, flags=(*run.flags, *load)).complete(self.folder / "resumed", RUN_SECONDS)
+            yield Check("checkpoint", OK, f"{self._checkpoint_format()} after iteration {saved}")
         except RunError as error:
             yield Check("run", FAILED, fault(str(error)))
+            return
+        load = ("--load", str(self.folder / "checkpoints"))
+        try:
+            second = replace(run, flags=(*run.flags, *load)).complete(self.folder / "resumed", RUN_SECONDS)
+        except RunError as error:
+            yield self._failed_with_control(fault(str(error)), run, saved, killed)
             return
         compared = _compared(first, second, saved, killed)
         yield compared if compared.state == OK else self._with_control(compared, run, saved, killed)
         yield from self._ended(second)
 
+    def _failed_with_control(self, problem: str, run: Any, saved: int, killed: int) -> Check:
+        """Return that a run does not go on from its checkpoint, and whether the text alone, without the plugin, does."""
+        begun = f"does not go on from {saved}: {problem}"
+        try:
+            self._control(run, killed)
+        except RunError as error:
+            alone = fault(str(error))
+            end = "so without the plugin" if alone == problem else f"nor does the text alone, without the plugin: {alone}"
+        else:
+            end = "the text alone, without the plugin, does"
+        return Check("kill, resume", FAILED, f"{begun}; {end}")
+
     def _with_control(self, compared: Check, run: Any, saved: int, killed: int) -> Check:
         """Return whether the text alone, without the plugin, resumes with other losses too, as with some of FP8's recipes."""
-        folder = self.folder / "control"
-        flags = without_plugin(run.flags, self.folder / "checkpoints", folder / "checkpoints")
-        control = replace(run, flags=flags, plugin=False, audited=False)
         try:
-            first = control.kill_at(killed, folder / "killed", RUN_SECONDS)
-            load = ("--load", str(folder / "checkpoints"))
-            second = replace(control, flags=(*flags, *load)).complete(folder / "resumed", RUN_SECONDS)
+            first, second = self._control(run, killed)
         except RunError as error:
             return replace(compared, detail=f"{compared.detail}; the text alone does not run: {fault(str(error))}")
         alone = _compared(first, second, saved, killed)
         if alone.state == OK:
             return replace(compared, detail=f"{compared.detail}; of the text alone, without the plugin, they are equal")
         return Check(compared.name, CHANGED, f"{compared.detail}; so they do without the plugin: {alone.detail}")
+
+    def _control(self, run: Any, killed: int) -> tuple[TrainingLog, TrainingLog]:
+        """Run the text alone, without the plugin, killed and resumed."""
+        folder = self.folder / "control"
+        flags = without_plugin(run.flags, self.folder / "checkpoints", folder / "checkpoints")
+        control = replace(run, flags=flags, plugin=False, audited=False)
+        first = control.kill_at(killed, folder / "killed", RUN_SECONDS)
+        load = ("--load", str(folder / "checkpoints"))
+        return first, replace(control, flags=(*flags, *load)).complete(folder / "resumed", RUN_SECONDS)
+
+    def _checkpoint_format(self) -> str:
+        return str(self.resolved.get("ckpt_format") or self.case.arguments.get("--ckpt-format") or "Megatron-LM's own format")
 
     def _checkpoints(self, saved: int) -> tuple[str, ...]:
         evaluates = int(self.case.arguments.get("--eval-iters") or 0) > 0
@@ -296,10 +321,6 @@ def _layout(ranks: int, scaled: Scaled) -> Check:
     here = scaled.layout["context_parallel"] * scaled.layout["pipeline_parallel"] * scaled.layout["tensor_parallel"]
     here *= scaled.layout["data_parallel"]
     return Check("layout", OK if here == ranks else CHANGED, f"{here} of {ranks} ranks: {sizes}")
-
-
-def _checkpoint(case: Case) -> str:
-    return str(case.arguments.get("--ckpt-format") or "Megatron-LM's own format")
 
 
 def _ends(log: TrainingLog, first: int, last: int) -> str:

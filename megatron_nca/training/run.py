@@ -195,7 +195,7 @@ class CurriculumRun:
             phase_batches.check(plan, self.stack)
             phase_batches.check_count(plan, info, self.stack)
             self._adapter.report(f"megatron-nca: {plan.describe()}{phase_batches.end_iterations(plan, info)}")
-            if advice := extra_state.advice(info.args, extra_state.installed_version()):
+            for advice in extra_state.advices(info.args, extra_state.installed_version()):
                 self._adapter.report(f"megatron-nca: warning: {advice}")
         self._compare()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from megatron_nca.cli.commands.rehearse import plan_problems
+from megatron_nca.cli.commands.rehearse import plan_problems, resume_advices
 from megatron_nca.rehearsal.checkouts import Checkout, compile_helpers
 from tests.rehearsal.conftest import corpus, pytest_generate_tests  # noqa: F401
 
@@ -84,6 +84,14 @@ def test_what_plan_warns_of_is_told():
     problem, [warning] = plan_problems(("--data-path", "nca:tokens=164M", "/data/text", *RUN), 50_257)
     assert problem is None
     assert warning.startswith("NCA ends after 313 optimizer steps")
+
+
+def test_what_a_launch_s_own_environment_allows_is_not_warned_of(monkeypatch):
+    monkeypatch.setattr("megatron_nca.training.extra_state.installed_version", lambda: "2.20.2")
+    flags = ("--data-path", "nca:tokens=164M", "/data/text", *RUN, "--fp8-format", "hybrid")
+    [told] = resume_advices(flags, {})
+    assert "Set NVTE_ALLOW_UNSAFE_PICKLE_EXTRA_STATE=1" in told
+    assert resume_advices(flags, {"NVTE_ALLOW_UNSAFE_PICKLE_EXTRA_STATE": "1"}) == ()
 
 
 @pytest.mark.slow

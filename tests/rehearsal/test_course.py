@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from megatron_nca.rehearsal.checkouts import Checkout
 from megatron_nca.rehearsal.course import FAILED, OK, _compared, fault, without_plugin
-from megatron_nca.rehearsal.megatron_lm_course import _without_writers
+from megatron_nca.rehearsal.megatron_lm_course import MegatronLMRehearsal, _without_writers
+from megatron_nca.rehearsal.ranks import RunError
 from megatron_nca.rehearsal.training_log import parse_log
 
 
@@ -23,6 +25,7 @@ from megatron_nca.rehearsal.training_log import parse_log
         ("Traceback\n  assert a\nAssertionError: first\nTraceback\nRuntimeError: second\n", "RuntimeError: second"),
         ("[rank1]: Traceback\n[rank1]: torch.OutOfMemoryError: no\n", "torch.OutOfMemoryError: no"),
         ("Traceback\n    assert args.lr is not None\nAssertionError\n", "AssertionError: assert args.lr is not None"),
+        ("megatron-nca: warning: told\nmegatron-nca: switch to text\nTraceback\nRuntimeError: why\n", "RuntimeError: why"),
         ("Killed\n", "Killed"),
         ("", "ended without a word"),
     ],
@@ -49,6 +52,26 @@ def test_other_losses_after_a_resume_fail():
 
 def test_a_resume_that_repeats_nothing_fails():
     assert _compared(log({1: 1.0}), log({8: 1.0}), 5, 7).state == FAILED
+
+
+@pytest.mark.parametrize(
+    ("alone", "told"),
+    [
+        ("Traceback\nRuntimeError: size\n", "so without the plugin"),
+        ("Traceback\nKeyError: 'a'\n", "nor does the text alone, without the plugin: KeyError: 'a'"),
+        (None, "the text alone, without the plugin, does"),
+    ],
+)
+def test_a_run_that_does_not_go_on_is_compared_with_the_text_alone(monkeypatch, tmp_path, alone, told):
+    def control(self, run, killed):
+        if alone is not None:
+            raise RunError(alone)
+        return log({1: 1.0}), log({1: 1.0})
+
+    monkeypatch.setattr(MegatronLMRehearsal, "_control", control)
+    rehearsal = MegatronLMRehearsal(None, tmp_path, None, None, checkout=Checkout(tmp_path))
+    check = rehearsal._failed_with_control("RuntimeError: size", None, 5, 9)
+    assert (check.state, check.detail) == (FAILED, f"does not go on from 5: RuntimeError: size; {told}")
 
 
 def test_the_same_run_without_the_plugin_reads_its_last_text():

@@ -1,8 +1,9 @@
+import copy
 from types import SimpleNamespace
 
 import pytest
 
-from megatron_nca.training.extra_state import VARIABLE, advice, is_refused
+from megatron_nca.training.extra_state import VARIABLE, advices, is_refused
 
 DELAYED = SimpleNamespace(fp8="hybrid", fp8_recipe="delayed")
 
@@ -19,13 +20,13 @@ def test_versions_that_load(version):
 
 
 def test_a_launch_that_would_not_resume_is_told_what_to_set():
-    calls = advice(DELAYED, "2.17.1", {})
+    [calls] = advices(DELAYED, "2.17.1", {})
     assert calls.startswith("Transformer Engine 2.17.1 will refuse to resume this run")
     assert f"Set {VARIABLE}=1" in calls
 
 
 def test_without_a_version_at_hand_the_versions_are_named():
-    assert "2.16.1, and from 2.17.1 on, will refuse" in advice(DELAYED, None, {})
+    assert "2.16.1, and from 2.17.1 on, will refuse" in advices(DELAYED, None, {})[0]
 
 
 @pytest.mark.parametrize(
@@ -38,12 +39,53 @@ def test_without_a_version_at_hand_the_versions_are_named():
     ],
 )
 def test_what_keeps_no_pickle_is_told_nothing(args):
-    assert advice(args, "2.17.1", {}) is None
+    assert advices(args, "2.17.1", {}) == ()
 
 
 def test_a_recipe_that_is_not_named_is_delayed():
-    assert advice(SimpleNamespace(fp8_format="hybrid"), "2.20.2", {})
+    assert advices(SimpleNamespace(fp8_format="hybrid"), "2.20.2", {})
 
 
 def test_a_launch_that_has_set_it_is_told_nothing():
-    assert advice(DELAYED, "2.17.1", {VARIABLE: "1"}) is None
+    assert advices(DELAYED, "2.17.1", {VARIABLE: "1"}) == ()
+
+
+EXPERTS = SimpleNamespace(
+    fp8="hybrid",
+    fp8_recipe="delayed",
+    fp8_param_gather=True,
+    moe_grouped_gemm=True,
+    num_experts=8,
+    expert_model_parallel_size=2,
+    ckpt_format="torch_dist",
+)
+
+
+def test_grouped_experts_whose_state_would_not_come_back_are_told_so():
+    [told] = advices(EXPERTS, "2.11.0", {})
+    assert "will not go on from its checkpoints, with or without the plugin" in told
+    assert "the first of 4 grouped experts" in told
+
+
+def test_both_reasons_are_told():
+    assert len(advices(EXPERTS, "2.20.2", {})) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("fp8", None),
+        ("fp8_recipe", "tensorwise"),
+        ("fp8_param_gather", False),
+        ("moe_grouped_gemm", False),
+        ("num_experts", None),
+        ("num_experts", "many"),
+        ("expert_model_parallel_size", 8),
+        ("ckpt_format", "torch"),
+        ("moe_use_legacy_grouped_gemm", True),
+    ],
+)
+def test_experts_whose_state_comes_back_are_told_nothing(name, value):
+    args = copy.copy(EXPERTS)
+    setattr(args, name, value)
+    assert advices(args, "2.11.0", {}) == ()

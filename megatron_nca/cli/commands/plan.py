@@ -18,7 +18,7 @@ from megatron_nca.data.curriculum import Blend, Curriculum, Plan, plan_training,
 from megatron_nca.data.text_files import check_texts, is_here
 from megatron_nca.errors import CurriculumError, NCAError
 from megatron_nca.training.data_paths import SPLITS
-from megatron_nca.training.extra_state import advice, installed_version
+from megatron_nca.training.extra_state import advices, installed_version
 from megatron_nca.training.options import Options
 
 EXAMPLES = """  megatron-nca plan --data-path nca:tokens=164M /data/owt_text_document --seq-length 1024 \\
@@ -134,7 +134,7 @@ def _describe(launch: Launch, args: argparse.Namespace) -> tuple[Plan, dict[str,
         "embedding_learning_rate": rates and rates[1] if launch.args.decoupled_lr is not None else None,
         "problems": wrong,
         "warnings": list(warnings(plan, told_by)),
-        "notes": list(filter(None, [advice(launch.args, installed_version())])),
+        "notes": list(advices(launch.args, installed_version())),
         "not_here": not_here,
     }
     if args.tokens_per_second:

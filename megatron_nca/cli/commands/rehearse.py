@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,6 +150,8 @@ def _checks(rehearsal: Rehearsal, plans: list[Plan]) -> Iterator[Check]:
     plans.append(plan_of(rehearsal.flags))
     yield Part("plan", "ok", f"{plans[0].samples:,} samples, as megatron-nca plan lays them out")
     yield from (Part("plan", "warning", warning) for warning in warnings)
+    environment = {**os.environ, **rehearsal.launch.environment}
+    yield from (Part("plan", "warning", line) for line in resume_advices(rehearsal.flags, environment))
     yield from rehearsal.runs(plans[0])
 
 
@@ -165,6 +167,15 @@ def plan_of(flags: Sequence[str]) -> Plan:
     return plan_training(
         curriculum, launch.args.seq_length, launch.samples, launch.boundaries, iterations=launch.args.train_iters
     )
+
+
+def resume_advices(flags: Sequence[str], environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Return what is known beforehand of a launch's FP8 state that its checkpoints would not bring back."""
+    from megatron_nca.cli.launch.reading import read_launch
+    from megatron_nca.training import extra_state
+
+    args = read_launch(argparse.Namespace(), flags).args
+    return extra_state.advices(args, extra_state.installed_version(), environment)
 
 
 def plan_problems(flags: Sequence[str], vocabulary: object) -> tuple[str | None, Sequence[str]]:
