@@ -1,10 +1,11 @@
 """A NeMo recipe from NCA to text on a SLURM cluster, by NeMo-Run; FP8 where --fp8 is given.
 
-    python examples/slurm/nemo_recipe.py /data/text_document --account ACCOUNT --folder /results --nodes 4 --jobs 3
+    python examples/slurm/nemo_recipe.py /data/text_document --tokenizer /data/tokenizer --account ACCOUNT --folder /results
 
-Run it on a login node. --jobs submits a chain: jobs of one name wait for each other (--dependency=singleton), and each goes on
-from the last checkpoint in --folder. Five minutes before its time limit a job gets a signal, saves and ends, so that the next
-one begins; a job that is preempted, or whose ranks die, is queued again under its own number. --dry-run submits nothing.
+Run it on a login node; --nodes 4 makes jobs of four nodes. --jobs 3 submits a chain: jobs of one name wait for each other
+(--dependency=singleton), and each goes on from the last checkpoint in --folder. Five minutes before its time limit a job gets a
+signal, saves and ends, so that the next one begins; a job that is preempted, or whose ranks die, is queued again under its own
+number. --dry-run submits nothing.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from typing import Any
 
 import nemo_run as run
 from nemo.collections import llm
+from nemo.collections.common.tokenizers.huggingface.auto_tokenizer import AutoTokenizer
 from nemo.collections.llm.recipes.precision.mixed_precision import bf16_with_fp8_mixed
 from nemo.lightning.pytorch.callbacks import PreemptionCallback
 from nemo_run.config import get_nemorun_home
@@ -40,7 +42,8 @@ def make_recipe(args: argparse.Namespace) -> run.Partial:
     if args.fp8:
         recipe.trainer.plugins = bf16_with_fp8_mixed()
     recipe.trainer.callbacks.append(run.Config(PreemptionCallback, sig=int(SAVE_SIGNAL)))
-    return with_nca(recipe, args.entry, args.text, index_mapping_dir=f"{args.folder}/index")
+    tokenizer = {"tokenizer": run.Config(AutoTokenizer, args.tokenizer)} if args.tokenizer else {}
+    return with_nca(recipe, args.entry, args.text, index_mapping_dir=f"{args.folder}/index", **tokenizer)
 
 
 def make_executor(args: argparse.Namespace) -> run.SlurmExecutor:
@@ -70,6 +73,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("text", help="prefix of an indexed dataset")
+    parser.add_argument("--tokenizer", help="the text's: a folder, or a name at Hugging Face's hub (default: NeMo's, GPT-2)")
     parser.add_argument("--account", required=True)
     parser.add_argument("--partition")
     parser.add_argument("--folder", required=True, help="checkpoints and logs, on a shared file system")

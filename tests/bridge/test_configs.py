@@ -263,7 +263,8 @@ def test_an_override_of_the_command_line_takes_entries(recipe, config, text, bui
 def test_the_example_is_the_recipe_with_entries(recipe):
     from examples.bridge.llama3_8b import make_config
 
-    config = make_config("/data/text_document", "/results")
+    config = make_config("/data/text_document", "/results", "/data/tokenizer")
+    assert (config.tokenizer.tokenizer_type, config.tokenizer.tokenizer_model) == ("HuggingFaceTokenizer", "/data/tokenizer")
     assert config.dataset.blend == (["nca:tokens=164M", "/data/text_document"], None)
     assert config.checkpoint.save == config.checkpoint.load == "/results/checkpoints"
     assert config.mixed_precision == "bf16_with_fp8_current_scaling_mixed"

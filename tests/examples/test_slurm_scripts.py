@@ -61,6 +61,15 @@ def test_preflight_and_step_of_bridge_see_text_and_script(submit, tmp_path):
     assert mounts(submit("megatron_bridge.sbatch", CONTAINER="a.sqsh")) == [f"{run}:{run}", f"{ROOT}:{ROOT}", "/data:/data:ro"]
 
 
+def test_bridge_is_given_the_tokenizer_before_the_overrides_of_the_file(submit, tmp_path):
+    (tmp_path / "overrides").write_text("nca.lr=1e-4\ntokenizer.tokenizer_model=/other\n")
+    calls = submit("megatron_bridge.sbatch", TOKENIZER="/models/llama3", OVERRIDES=str(tmp_path / "overrides"))
+    kind, folder = "tokenizer.tokenizer_type=HuggingFaceTokenizer", "tokenizer.tokenizer_model=/models/llama3"
+    assert f"{kind}\n{folder}\nnca.lr=1e-4\ntokenizer.tokenizer_model=/other\n" in calls
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_without_a_container_nothing_is_mounted(submit, script):
-    assert "--container" not in submit(script)
+    calls = submit(script)
+    assert "--container" not in calls
+    assert "tokenizer." not in calls

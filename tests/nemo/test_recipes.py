@@ -166,13 +166,26 @@ def test_a_checkpoint_without_curriculum_must_be_placed(text, tokenizer, setup):
 
 def test_the_command_line_takes_the_factory(text, tmp_path):
     nemo = Path(sys.executable).with_name("nemo")
-    command = [nemo, "llm", "pretrain", "--factory", "llama3_8b", "data=nca", f"data.paths=['nca:tokens=164M','{text}']"]
+    data = ["data=nca(tokenizer='/tok')", f"data.paths=['nca:tokens=164M','{text}']"]
+    command = [nemo, "llm", "pretrain", "--factory", "llama3_8b", *data]
     shown = subprocess.run(
         [*map(str, command), "data.nca_lr=1e-4", "--dryrun", "-y"], capture_output=True, text=True, cwd=tmp_path, timeout=300
     )
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert "NCADataModule" in shown.stdout
     assert "nca:tokens=164M" in shown.stdout
+    assert "AutoTokenizer" in shown.stdout
+
+
+def test_the_example_names_the_tokenizer_of_its_text(monkeypatch):
+    """Without one NeMo takes GPT-2's, and gives the model a vocabulary that the text's ids leave."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "examples/nemo")
+    import llama3_8b
+
+    recipe = llama3_8b.make_recipe("/data/text_document", "/data/tokenizer", "/results")
+    assert recipe.data.paths == ["nca:tokens=164M", "/data/text_document"]
+    assert recipe.data.tokenizer.pretrained_model_name == "/data/tokenizer"
+    assert recipe.trainer.plugins.fp8 == "hybrid"
 
 
 def test_neMo_without_llm_is_told_where_to_go(tmp_path):  # noqa: N802
