@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from typing import Any
 
 import psutil
 import pytest
@@ -58,7 +59,7 @@ def test_an_error_of_a_task_is_raised_and_the_others_are_ended():
 
 
 def test_workers_end_when_nobody_takes_another_result():
-    results = workers.each(2, keep, (0,), sleep, [0, 60, 60])
+    results: Any = workers.each(2, keep, (0,), sleep, [0, 60, 60])
     assert next(results) == 0
     results.close()
     assert left_over() == []

@@ -159,7 +159,7 @@ def begin_process(seed: int) -> None:
     from megatron.core.num_microbatches_calculator import init_num_microbatches_calculator
 
     if not torch.distributed.is_initialized():
-        store = torch.distributed.HashStore()  # type: ignore[attr-defined]
+        store = torch.distributed.HashStore()
         torch.distributed.init_process_group("nccl", store=store, rank=0, world_size=1)
         parallel_state.initialize_model_parallel()
         init_num_microbatches_calculator(0, None, BATCH, BATCH, 1)

@@ -54,7 +54,7 @@ def one_rank(seed: int = 1234) -> Iterator[None]:
 
 
 def _store() -> Any:
-    return torch.distributed.HashStore()  # type: ignore[attr-defined]
+    return torch.distributed.HashStore()
 
 
 def forget_transformer_engine() -> None:

@@ -28,5 +28,5 @@ from megatron_nca.__main__ import main
 from tests.bridge import tiny_pretrain
 
 script, folder, *arguments = sys.argv[1:]
-recipes.tiny_pretrain_config = lambda: tiny_pretrain.config(folder)
+recipes.tiny_pretrain_config = lambda: tiny_pretrain.config(folder, None)
 main([script, *arguments])

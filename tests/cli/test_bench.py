@@ -1,3 +1,4 @@
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,7 +32,7 @@ def test_a_narrower_band_costs_more(succeed):
 def test_the_repositorys_tables_are_run_one_after_the_other(command, monkeypatch):
     ran = []
     monkeypatch.setattr(
-        module.subprocess, "run", lambda words, cwd, check: ran.append((cwd, words[1:])) or type("Ended", (), {"returncode": 0})
+        subprocess, "run", lambda words, cwd, check: ran.append((cwd, words[1:])) or type("Ended", (), {"returncode": 0})
     )
     assert command("bench", "--all", "--quick")[0] == 0
     assert ran == [(ROOT, ["-m", name, "--quick"]) for name in module.TABLES]

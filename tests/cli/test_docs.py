@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ OUTSIDE = ("nemo", "lightning", "transformer_engine", "megatron.bridge")
 
 
 def in_helps():
-    actions = make_parser()._subparsers._group_actions
+    actions: Any = make_parser()._subparsers._group_actions
     texts = [parser.epilog for action in actions for parser in action.choices.values()]
     lines = [line for text in texts for line in text.replace("\\\n", " ").splitlines() if "megatron-nca " in line]
     assert len(lines) > 15

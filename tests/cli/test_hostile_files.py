@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks.fuzz import peak_memory
 from megatron_nca.data import corpus
+from megatron_nca.errors import CorpusError
 
 SECONDS, MEGABYTES, CHARACTERS = 60.0, 200.0, 2000
 """Seconds are many times what it takes: what is looked for is work without an end, not speed."""
@@ -116,7 +117,7 @@ def test_a_file_of_data_paths_that_holds_none_is_refused(refused, tmp_path, kind
 def test_a_journal_that_build_did_not_write_is_refused(command, fail, tmp_path, part):
     """A corpus that was cut off, and a part in its journal that it does not have."""
     settings = ("build", "nca:grid=4,colors=3,gzip=none", "--tokens", "20K", "--output", tmp_path / "made", "--vocab-size", 300)
-    with mock.patch.object(corpus, "_finish", side_effect=corpus.CorpusError("cut off")):
+    with mock.patch.object(corpus, "_finish", side_effect=CorpusError("cut off")):
         assert command(*settings)[0] == 2
     journal = tmp_path / "made.building"
     journal.write_bytes(journal.read_bytes() + f"{part}\n".encode())

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -32,7 +34,7 @@ def test_the_ratio_is_that_of_the_rules_own_probe(succeed, tmp_path):
 def test_an_animation_has_a_picture_a_frame(succeed, tmp_path):
     path = tmp_path / "a.gif"
     succeed("preview", "nca:", "--output", path, "--rules", 2, "--frames", 7)
-    animation = Image.open(path)
+    animation: Any = Image.open(path)
     assert (animation.n_frames, animation.info["loop"]) == (7, 0)
     expected = cell_palette(10)[NCASource(NCAConfig(gzip=(0.5, 1.0))).grids(0, 7)[6]]
     animation.seek(6)

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import logging
+from typing import Any
 
 import pytest
 from megatron.core import num_microbatches_calculator as calculator
@@ -16,7 +17,7 @@ NAMES = [name for name in DRIVERS if name not in ("Megatron-Core", "NeMo")]
 """NeMo's functions of a step are methods of our callback."""
 
 
-def wrapped_by_another(driver):
+def wrapped_by_another(driver: Any):
     """The driver of a stack whose functions another package has wrapped before us; ``reached`` names those called."""
 
     class Wrapped(driver):
@@ -50,7 +51,9 @@ def test_another_packages_wrapper_hides_nothing_from_us_and_nothing_of_theirs(na
 @pytest.mark.parametrize("name", NAMES)
 def test_a_registration_after_anothers_wrapper_does_nothing_twice(name, one_rank, text, tmp_path):
     stack = DRIVERS[name](tmp_path)
-    module = importlib.import_module(f"megatron.{'training.training' if name == 'Megatron-LM' else 'bridge.training.train'}")
+    module: Any = importlib.import_module(
+        f"megatron.{'training.training' if name == 'Megatron-LM' else 'bridge.training.train'}"
+    )
     ours = module.train_step
     module.train_step = functools.wraps(ours)(lambda *arguments, **keywords: ours(*arguments, **keywords))
     try:

@@ -95,10 +95,10 @@ def test_splits_of_their_own_are_read_as_given(build, text, other_text):
 
 
 def test_an_entry_is_parsed_once_a_build(build, text, monkeypatch):
-    from megatron_nca.data import data_path
+    from megatron_nca.data import data_path, entry
 
     parsed = []
-    parse = data_path.parse_entry
+    parse = entry.parse_entry
     monkeypatch.setattr(data_path, "parse_entry", lambda word: parsed.append(word) or parse(word))
     build(["1", "nca:tokens=2560", "0.1", "nca:domain=code", "0.9", text])
     assert parsed == ["nca:tokens=2560", "nca:domain=code"]

@@ -5,7 +5,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from megatron_nca import NCAConfig
-from megatron_nca.data.entry import ENTRY_PARSERS, SETTING_PARSERS, NCAEntry, is_nca, parse_count, parse_entry
+from megatron_nca.automaton.config import SETTING_PARSERS
+from megatron_nca.data.entry import ENTRY_PARSERS, NCAEntry, is_nca, parse_count, parse_entry
 from megatron_nca.errors import EntryError
 
 WEB = NCAConfig(gzip=(0.5, 1.0))

@@ -41,7 +41,7 @@ def watch(kind: Any, name: str, *info: str) -> None:
 
 for top in (ScheduledDataset, PlainBlend):
     watch(top, "position")
-GPTDataset.split = property(lambda self: self.index_split)  # type: ignore[attr-defined]
+GPTDataset.split = property(lambda self: self.index_split)
 watch(GPTDataset, "text", "num_samples", "dataset_path")
 script = os.environ["PRETRAIN"]
 sys.argv[0] = script

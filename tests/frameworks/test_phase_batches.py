@@ -41,8 +41,8 @@ def test_one_run_is_what_two_launches_would_be(run, checkout, corpus, tmp_path):
     nca = Run(checkout, (*data, *SCHEDULED, *NCA_WARMUP, *saved)).complete(tmp_path / "first")
     start = transfer(tmp_path / "nca", tmp_path / "start")
     load = ("--load", str(start), "--finetune", "--ckpt-format", "torch_dist")
-    text = Run(checkout, ("--data-path", str(corpus), "--train-iters", str(TEXT), *SCHEDULED, *load), plugin=False)
-    text = text.complete(tmp_path / "second")
+    alone = Run(checkout, ("--data-path", str(corpus), "--train-iters", str(TEXT), *SCHEDULED, *load), plugin=False)
+    text = alone.complete(tmp_path / "second")
     parts = {**nca.losses, **{PHASE + iteration: loss for iteration, loss in text.losses.items()}}
     shared = parts.keys() & log.losses.keys()
     assert len(shared) >= PHASE + TEXT - 3

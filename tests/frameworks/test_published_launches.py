@@ -47,7 +47,8 @@ def launches():
 
 @pytest.mark.parametrize("launch", launches())
 def test_a_published_launch_goes_through_the_switch(launch, corpus, tmp_path):
-    go(*launch, corpus, tmp_path)
+    checkout, case = launch
+    go(checkout, case, corpus, tmp_path)
 
 
 def go(checkout, case, corpus, folder):

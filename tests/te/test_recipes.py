@@ -123,7 +123,7 @@ def test_a_shard_is_cast_along_rows_and_along_columns():
     columnwise = torch.randint(120, 130, (8, 256), generator=exponents, dtype=torch.uint8)
     outputs = [torch.zeros(SHARD.stop - SHARD.start, dtype=torch.uint8) for _ in range(2)]
     shard = weight().reshape(-1)[SHARD]
-    recipes.mxfp8_scaling_partial_cast(shard, *outputs, rowwise, columnwise, ROWS, COLUMNS, SHARD.start)
+    recipes.mxfp8_scaling_partial_cast(shard, outputs[0], outputs[1], rowwise, columnwise, ROWS, COLUMNS, SHARD.start)
     powers = [2.0 ** (127.0 - held.double().numpy()) for held in (rowwise[:ROWS, :6], columnwise[:5, :COLUMNS])]
     spread = powers[0].repeat(32, 1), powers[1].repeat(32, 0)
     for output, factors in zip(outputs, spread, strict=True):

@@ -1,4 +1,5 @@
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -191,7 +192,13 @@ def test_cpu_offload_is_refused():
 
 def test_soaps_eigenbases_start_as_identities_in_place():
     weight = torch.nn.Parameter(torch.zeros(3, 2))
-    state = {"step": 7, "exp_avg": torch.ones(3, 2), "L": torch.ones(3, 3), "Q_L": torch.randn(3, 3), "Q_R": torch.randn(2, 2)}
+    state: dict[str, Any] = {
+        "step": 7,
+        "exp_avg": torch.ones(3, 2),
+        "L": torch.ones(3, 3),
+        "Q_L": torch.randn(3, 3),
+        "Q_R": torch.randn(2, 2),
+    }
     bases = state["Q_L"], state["Q_R"]
     inner = SimpleNamespace(state={weight: state}, param_groups=[{}])
     optimizer.reset_state(SimpleNamespace(optimizer=inner))

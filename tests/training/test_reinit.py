@@ -1,5 +1,6 @@
 import functools
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ def config(**settings):
 
 
 def parameter(*shape, partition_dim=None, stride=1):
-    weight = torch.nn.Parameter(torch.zeros(*shape))
+    weight: Any = torch.nn.Parameter(torch.zeros(*shape))
     weight.tensor_model_parallel = partition_dim is not None
     weight.partition_dim = -1 if partition_dim is None else partition_dim
     weight.partition_stride = stride
