@@ -11,6 +11,8 @@ import pytest
 if importlib.util.find_spec("megatron") is None or importlib.util.find_spec("megatron.bridge") is None:
     pytest.skip("needs Megatron-Bridge; make test-bridge brings it", allow_module_level=True)
 
+from megatron_nca.rehearsal.ports import free_ports
+
 PROJECT = Path(__file__).parents[2]
 ENTRY = "nca:tokens=5000,grid=4,colors=3,gzip=none,trajectory=64"
 RUN_RECIPE = Path(os.environ.get("MEGATRON_BRIDGE", "")) / "scripts/training/run_recipe.py"
@@ -23,7 +25,9 @@ pytestmark = [
 
 def test_a_launch_with_one_more_word_passes_from_nca_to_text(corpus, tmp_path):
     arguments = ["--recipe", "tiny_pretrain_config", f'dataset.blend=[["{ENTRY}","{corpus}"],null]', "nca.lr=5e-4"]
-    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "1", "--master-addr", "127.0.0.1", "--master-port", "29783"]
+    [port] = free_ports(1)
+    meeting = ["--master-addr", "127.0.0.1", "--master-port", str(port)]
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "1", *meeting]
     launched = subprocess.run(
         [sys.executable, *torchrun, "tests/bridge/launch_run_recipe.py", str(RUN_RECIPE), str(tmp_path), *arguments],
         capture_output=True, text=True, cwd=PROJECT, timeout=300,
