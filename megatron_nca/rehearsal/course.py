@@ -160,7 +160,10 @@ class Rehearsal(ABC):
             plan: Plan of the whole run.
         """
         case, scaled = self.case, self.scaled()
-        yield from self.model()
+        for check in self.model():
+            yield check
+            if check.state == FAILED:
+                return
         yield self._tokenizer()
         yield _precision(case)
         yield _layout(self.launch.ranks, scaled)
@@ -172,6 +175,8 @@ class Rehearsal(ABC):
             # Of a small text a thousandth may be no document at all.
             replaced_flags += ["--split", SPLIT]
         yield self._texts()
+        if self.missing:
+            return
         yield from self._killed_and_resumed(scaled, replaced_flags, self.plan_of([*replaced_flags, *self.tokenizer_flags()]))
 
     def _tokenizer(self) -> Check:

@@ -1,6 +1,8 @@
 """A config of Bridge's as flags and back, and made small: its kind stays, its sizes do not."""
 
 import importlib.util
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -107,3 +109,23 @@ def test_overrides_of_the_plugin_are_told_from_bridge_s():
     assert [is_option(word) for word in ("nca.lr=1e-4", "+nca.valid", "train.train_iters=9", "--recipe")] == [
         True, True, False, False,
     ]  # fmt: skip
+
+
+def checks_of_the_model(config):
+    from megatron_nca.rehearsal.bridge.course import BridgeRehearsal
+
+    launch, resolved = SimpleNamespace(script=Path("launch.py")), {"flags": settings.flags_of(config)}
+    return [(check.state, check.detail) for check in BridgeRehearsal(launch, Path(), None, None, resolved).model()]
+
+
+def test_what_of_a_model_is_not_rehearsed_is_told(config):
+    assert checks_of_the_model(config) == []
+    config.model.mtp_num_layers = 1
+    if not scaling.names.has_engine():
+        ((state, detail),) = checks_of_the_model(config)
+        assert state == "changed"
+        assert detail.endswith("without multi-token prediction")
+    config.model.hybrid_override_pattern = "M*M-"
+    state, detail = checks_of_the_model(config)[0]
+    assert state == "FAILED"
+    assert "state-space layers" in detail

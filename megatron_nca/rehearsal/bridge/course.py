@@ -8,11 +8,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from megatron_nca.rehearsal import ending
-from megatron_nca.rehearsal.bridge import process
+from megatron_nca.rehearsal.bridge import names, process
 from megatron_nca.rehearsal.bridge.running import BridgeRun
-from megatron_nca.rehearsal.course import CHANGED, Check, Rehearsal
+from megatron_nca.rehearsal.course import CHANGED, FAILED, Check, Rehearsal
 from megatron_nca.rehearsal.launching import arguments
-from megatron_nca.rehearsal.scaling import Case, Scaled, environment_of, has_transformer_engine, layout_of, sizes_of
+from megatron_nca.rehearsal.scaling import (
+    Case,
+    Scaled,
+    environment_of,
+    is_hybrid,
+    layout_of,
+    sizes_of,
+)
 
 
 class BridgeRehearsal(Rehearsal):
@@ -38,7 +45,11 @@ class BridgeRehearsal(Rehearsal):
         return self.launch.script.resolve()
 
     def model(self) -> Iterator[Check]:
-        """Tell where a model's figures could not be had."""
+        """Tell where a model's figures could not be had, and what of its kind is not rehearsed."""
+        if is_hybrid(self.case):
+            yield Check("model", FAILED, "state-space layers are rehearsed for Megatron-LM, not for Megatron-Bridge")
+        if self.case.has("--mtp-num-layers") and not names.has_engine():
+            yield Check("model", CHANGED, "Transformer Engine's Python is not installed, so without multi-token prediction")
         if problem := self.resolved.get("model_problem"):
             yield Check("model", CHANGED, str(problem))
 
@@ -49,7 +60,7 @@ class BridgeRehearsal(Rehearsal):
         flags = sizes_of(case, layout, hybrid=False)
         if case.has("--first-last-layers-bf16") and layout["pipeline_parallel"] == 1:
             flags += ["--num-layers", "4"]
-        if not has_transformer_engine() or layout["context_parallel"] > 1:
+        if not names.has_engine() or layout["context_parallel"] > 1:
             flags += ["--transformer-impl", "local"]
         for name, size in layout.items():
             if name != "data_parallel":

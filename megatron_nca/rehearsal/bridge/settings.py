@@ -54,6 +54,8 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
         )
     },
     "--num-experts": ("model.num_moe_experts",),
+    "--mtp-num-layers": ("model.mtp_num_layers",),
+    "--hybrid-override-pattern": ("model.hybrid_override_pattern",),
 }
 """Flag -> its places in a config; a setting is read from the first, and written to all that there are."""
 
