@@ -37,9 +37,10 @@ def arms() -> Iterator[Arm]:
     """Yield all arms, those that answer most first."""
     yield Arm("scratch", "4M text")
     yield Arm("nca", "1M NCA, then 4M text", {"first": ENTRY}, "scratch")
+    yield Arm("shuffled", "1M NCA shuffled in each trajectory", {"first": f"{ENTRY},control=shuffled"}, "scratch")
+    yield Arm("fast-nca", "1M NCA at twice its rate", {"first": ENTRY, "nca_lr": 4e-3}, "scratch")
     yield Arm("short-scratch", "0.75M text, a rate planned for that", SHORT)
     yield Arm("short-nca", "1M NCA, then the same", {"first": ENTRY, **SHORT}, "short-scratch")
-    yield Arm("shuffled", "1M NCA shuffled in each trajectory", {"first": f"{ENTRY},control=shuffled"}, "scratch")
     yield Arm("dyck", "1M Dyck-64", {"first": f"{ENTRY},control=dyck"}, "scratch")
     yield Arm("other", "1M of other text, then new embeddings", {"first": f"phase:tokens=1M {OTHER} phase:"}, "scratch")
     yield Arm("same-total", "5M text", {"text_tokens": 5_000_000}, "scratch")
