@@ -47,7 +47,7 @@ class Variant:
     first_embeddings: bool = False
 
 
-SMALL = {"output_scale": 0.02 / 0.0442, "down_scale": 0.577, "norms_decay": True}
+SMALL: dict[str, Any] = {"output_scale": 0.02 / 0.0442, "down_scale": 0.577, "norms_decay": True}
 """The scales and the weight decay of the smaller trainer that first saw the effect; see docs/evidence.md."""
 VARIANTS = {
     "text": Variant(nca_tokens=0),
@@ -120,8 +120,9 @@ def begin(variant: Variant, seed: int, text_tokens: int, work: Path) -> tuple[Pl
     plain.load_megatron(weights(build_model(shape, tokenizer.vocab_size, bf16=False)))
     with torch.no_grad():
         plain.output.mul_(variant.output_scale)
-        for layer in plain.layers:
-            layer.down.mul_(variant.down_scale)
+        for name, parameter in plain.named_parameters():
+            if name.endswith(".down"):
+                parameter.mul_(variant.down_scale)
     return plain, *data, nca_steps, text_steps
 
 

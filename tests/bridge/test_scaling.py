@@ -11,7 +11,7 @@ if importlib.util.find_spec("megatron") is None or importlib.util.find_spec("meg
 
 from megatron.bridge import AutoBridge
 
-from megatron_nca.rehearsal.bridge import hub, scaling, settings
+from megatron_nca.rehearsal.bridge import hub, names, scaling, settings
 from megatron_nca.rehearsal.bridge.running import is_option
 from megatron_nca.rehearsal.launching import arguments
 
@@ -121,7 +121,7 @@ def checks_of_the_model(config):
 def test_what_of_a_model_is_not_rehearsed_is_told(config):
     assert checks_of_the_model(config) == []
     config.model.mtp_num_layers = 1
-    if not scaling.names.has_engine():
+    if not names.has_engine():
         ((state, detail),) = checks_of_the_model(config)
         assert state == "changed"
         assert detail.endswith("without multi-token prediction")
