@@ -3,7 +3,6 @@
 # NeMo-Run finds a factory by the class it is annotated with, so annotations stay classes and do not become strings here.
 import lightning.pytorch as lightning
 import nemo_run
-from nemo.collections.common.tokenizers.huggingface.auto_tokenizer import AutoTokenizer
 
 from megatron_nca.frameworks.nemo import NCADataModule
 
@@ -22,5 +21,8 @@ def nca(
     """
     data = nemo_run.Config(NCADataModule, paths=["nca:"], seq_length=seq_length, global_batch_size=global_batch_size)
     data.micro_batch_size = micro_batch_size
-    data.tokenizer = nemo_run.Config(AutoTokenizer, tokenizer) if tokenizer else None
+    if tokenizer:
+        from nemo.collections.common.tokenizers.huggingface.auto_tokenizer import AutoTokenizer
+
+        data.tokenizer = nemo_run.Config(AutoTokenizer, tokenizer)
     return data
