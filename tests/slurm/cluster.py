@@ -1,13 +1,16 @@
 """A SLURM cluster of two nodes on this machine: Debian's slurmctld, slurmd and munged on loopback, in a folder of its own."""
 
 import contextlib
+import ctypes
 import os
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
 
 from megatron_nca.rehearsal.ports import free_ports
+from megatron_nca.workers import PR_SET_PDEATHSIG
 
 NODES = ("n1", "n2")
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "scontrol", "squeue", "scancel")
@@ -135,7 +138,12 @@ class Cluster:
             self._daemons.append(
                 # SLURM tells processes of a job by their process group; none of it may be that of the tests.
                 subprocess.Popen(
-                    [path, *arguments], env=self.environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+                    [path, *arguments],
+                    env=self.environment,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    preexec_fn=_end_with_the_tests,
                 )
             )
 
@@ -145,6 +153,11 @@ class Cluster:
         except subprocess.CalledProcessError:
             # The controller is not listening yet.
             return False
+
+
+def _end_with_the_tests() -> None:
+    """Have the kernel end a daemon where the tests are killed."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _wait(condition, timeout: float, problem: str, logs: Path | None = None) -> None:
