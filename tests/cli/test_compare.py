@@ -146,6 +146,7 @@ def test_a_log_of_megatron_lm_tells_nca_from_text():
     ]  # fmt: skip
     assert run.validation[-1].loss == 3.840762
     assert run.training[0] == (0, 512, 5.390625)
+    assert read_run(LOG, 1024) == run, "--seq-length is for runs that do not tell theirs"
 
 
 def test_the_record_of_the_last_checkpoint_tells_of_tokens_and_texts(tmp_path):

@@ -85,14 +85,14 @@ def reading_of(arguments: Mapping[str, str], sequence_length: int | None, name: 
 
     Args:
         arguments: As Megatron-LM prints them, by name.
-        sequence_length: In place of theirs.
+        sequence_length: Where they do not tell it.
         name: The run's, for errors.
 
     Raises:
         UsageError: They do not tell enough.
     """
     known = {key: _value(value) for key, value in arguments.items()}
-    length = sequence_length or known.get("seq_length")
+    length = known.get("seq_length") or sequence_length
     if not isinstance(length, int):
         raise UsageError(f"{name}: does not tell its sequence length; give --seq-length")
     words = known.get("data_path") or known.get("train_data_path")
