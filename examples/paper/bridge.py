@@ -18,9 +18,11 @@ NCA_STEPS, TEXT_STEPS = 5_005, 17_166
 """Optimizer steps of each phase; those of text are 9B tokens, which is our choice and not the paper's."""
 
 
-def make_config(text: str, folder: str, nca: str = NCA) -> Any:
+def make_config(text: str, folder: str, nca: str = NCA, tokenizer: str = "gpt2") -> Any:
     """Return the recipe's config; nothing is built and no data is opened."""
     config = llama3.llama32_1b_pretrain_config()
+    # The recipe names a NullTokenizer of 32,000 ids, beyond which a text's lie.
+    config.tokenizer.tokenizer_type, config.tokenizer.tokenizer_model = "HuggingFaceTokenizer", tokenizer
     shape = {"num_layers": 24, "hidden_size": 2048, "ffn_hidden_size": 8192, "num_attention_heads": 32, "num_query_groups": 32}
     for name, value in {**shape, "seq_length": 1024, "share_embeddings_and_output_weights": False}.items():
         setattr(config.model, name, value)
@@ -41,8 +43,12 @@ def main() -> None:
     parser.add_argument("text", help="prefix of an indexed dataset")
     parser.add_argument("--folder", default="/results", help="checkpoints and logs")
     parser.add_argument("--nca", default=NCA, help="what comes before the text; empty for nothing")
+    parser.add_argument(
+        "--tokenizer", default="gpt2", help="the text's: a folder, or a name at Hugging Face's hub (default: gpt2)"
+    )
     args, overrides = parser.parse_known_args()
-    config = process_config_with_overrides(make_config(args.text, args.folder, args.nca), cli_overrides=overrides)
+    config = make_config(args.text, args.folder, args.nca, args.tokenizer)
+    config = process_config_with_overrides(config, cli_overrides=overrides)
     pretrain(config, forward_step)
 
 

@@ -173,6 +173,10 @@ RECIPES = {
         **LLAMA, "num_hidden_layers": 32, "hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32,
         "num_key_value_heads": 8,
     },
+    "llama.llama3.llama32_1b": {
+        **LLAMA, "num_hidden_layers": 16, "hidden_size": 2048, "intermediate_size": 8192, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "tie_word_embeddings": True,
+    },
     "llama.llama3.llama3_70b": {
         **LLAMA, "num_hidden_layers": 80, "hidden_size": 8192, "intermediate_size": 28672, "num_attention_heads": 64,
         "num_key_value_heads": 8,
@@ -268,6 +272,20 @@ def test_the_example_is_the_recipe_with_entries(recipe):
     assert config.dataset.blend == (["nca:tokens=164M", "/data/text_document"], None)
     assert config.checkpoint.save == config.checkpoint.load == "/results/checkpoints"
     assert config.mixed_precision == "bf16_with_fp8_current_scaling_mixed"
+
+
+def test_the_papers_arms_are_the_same_text_in_its_tokenizer_with_its_nca_before_it_and_without(monkeypatch):
+    make_recipe("llama.llama3.llama32_1b", monkeypatch)
+    from examples.paper import bridge
+
+    nca, text = bridge.make_config("/data/owt", "/results"), bridge.make_config("/data/owt", "/results", nca="")
+    assert nca.dataset.blend == (["nca:tokens=164M,batch=32", "/data/owt"], None)
+    assert text.dataset.blend == (["/data/owt"], None)
+    assert nca.train.train_iters - text.train.train_iters == 5005
+    for config in (nca, text):
+        assert (config.tokenizer.tokenizer_type, config.tokenizer.tokenizer_model) == ("HuggingFaceTokenizer", "gpt2")
+        assert (config.model.num_layers, config.model.hidden_size, config.train.global_batch_size) == (24, 2048, 512)
+        assert not config.model.share_embeddings_and_output_weights
 
 
 def test_the_batch_script_starts_the_example_with_overrides_that_the_config_has(recipe):

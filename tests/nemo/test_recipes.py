@@ -188,6 +188,20 @@ def test_the_example_names_the_tokenizer_of_its_text(monkeypatch):
     assert recipe.trainer.plugins.fp8 == "hybrid"
 
 
+def test_the_papers_arms_are_the_same_text_in_its_tokenizer_with_its_nca_before_it_and_without(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])
+    from examples.paper import nemo as paper
+
+    nca, text = paper.make_recipe("/data/owt", "/results"), paper.make_recipe("/data/owt", "/results", nca="")
+    assert nca.data.paths == ["nca:tokens=164M,batch=32", "/data/owt"]
+    assert text.data.paths == ["/data/owt"]
+    assert nca.data.nca_lr == 1e-4
+    assert nca.trainer.max_steps - text.trainer.max_steps == 5005
+    for recipe in (nca, text):
+        assert recipe.data.tokenizer.pretrained_model_name == "gpt2"
+        assert (recipe.model.config.num_layers, recipe.data.global_batch_size) == (24, 512)
+
+
 def test_neMo_without_llm_is_told_where_to_go(tmp_path):  # noqa: N802
     (tmp_path / "nemo").mkdir()
     (tmp_path / "nemo/__init__.py").write_text('__version__ = "3.0.0"\n')
