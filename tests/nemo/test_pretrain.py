@@ -20,8 +20,8 @@ PROJECT = Path(__file__).parents[2]
 SWITCH, STEPS = 10, 24
 
 
-def start(folder, corpus, *options):
-    command = [sys.executable, "-m", "megatron_nca.rehearsal", "--plain", PROJECT / "examples/nemo/tiny_pretrain.py"]
+def start(folder, corpus, *options, script="examples/nemo/tiny_pretrain.py"):
+    command = [sys.executable, "-m", "megatron_nca.rehearsal", "--plain", PROJECT / script]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     output, errors = folder / "output", folder / "errors"
     with output.open("w") as out, errors.open("w") as err:
@@ -66,3 +66,20 @@ def test_killed_in_the_phase_and_after_the_switch_it_ends_with_the_same_losses(w
         seen |= losses
         assert losses == {step: whole[1][step] for step in losses}
     assert seen == whole[1]
+
+
+def test_the_papers_recipe_made_small_crosses_the_switch_after_its_small_batches(corpus, tmp_path):
+    entry = "nca:tokens=2560,grid=6,colors=3,gzip=none,batch=4"
+    done, losses = start(tmp_path, corpus, entry, 18, script="tests/nemo/launch_paper.py")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "samples 0 to 40, batches of 4) -> " in done.stdout
+    assert done.stdout.index("LOSS 10 ") < done.stdout.index("switch to text after 40 samples") < done.stdout.index("LOSS 11 ")
+    assert sorted(losses) == list(range(1, 19))
+    assert losses[10] < losses[1] - 0.1
+
+
+def test_the_papers_other_arm_is_text_alone(corpus, tmp_path):
+    done, losses = start(tmp_path, corpus, "", 8, script="tests/nemo/launch_paper.py")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "switch to text" not in done.stdout
+    assert sorted(losses) == list(range(1, 9))

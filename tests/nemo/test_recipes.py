@@ -189,8 +189,8 @@ def test_the_example_names_the_tokenizer_of_its_text(monkeypatch):
 
 
 def test_the_papers_arms_are_the_same_text_in_its_tokenizer_with_its_nca_before_it_and_without(monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[2])
-    from examples.paper import nemo as paper
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "examples/paper")
+    import nemo_pretrain as paper
 
     nca, text = paper.make_recipe("/data/owt", "/results"), paper.make_recipe("/data/owt", "/results", nca="")
     assert nca.data.paths == ["nca:tokens=164M,batch=32", "/data/owt"]

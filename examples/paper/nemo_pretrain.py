@@ -1,6 +1,6 @@
 """The published run (arXiv:2603.10055) as a NeMo recipe: 164M NCA tokens in batches of 32, then text in batches of 512.
 
-python examples/paper/nemo.py /data/owt_text_document --folder /results          # --nca '' for the text alone
+python examples/paper/nemo_pretrain.py /data/owt_text_document --folder /results          # --nca '' for the text alone
 """
 
 import argparse
