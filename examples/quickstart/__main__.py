@@ -84,9 +84,7 @@ def train_both(jobs: dict[str, Path]) -> int:
     }
     printed = 0.0
     try:
-        while any(run.poll() is None for run in runs.values()):
-            if any(run.poll() for run in runs.values()):
-                break
+        while any(run.poll() is None for run in runs.values()) and not any(run.poll() for run in runs.values()):
             if time.monotonic() - printed > SECONDS_BETWEEN_LINES:
                 print(" | ".join(progress(path.parent / "result.json", name) for name, path in jobs.items()), flush=True)
                 printed = time.monotonic()

@@ -37,8 +37,7 @@ def fitting_seeds(job: dict[str, Any]) -> list[dict[str, Any]]:
     if not SEEDS.exists():
         return []
     stored = json.loads(SEEDS.read_text(encoding="utf-8"))
-    same = all(job[key] == value for key, value in stored["setting"].items())
-    return list(stored["seeds"]) if same else []
+    return list(stored["seeds"]) if all(job[key] == value for key, value in stored["setting"].items()) else []
 
 
 def compare(runs: list[dict[str, Any]], seeds: list[dict[str, Any]]) -> dict[str, Any]:
@@ -96,7 +95,7 @@ def verdict(found: dict[str, Any]) -> str:
         return f"At the end NCA first differs by {change:+.1f} % in loss. One seed of this setting: it may be chance."
     mean, spread = float(np.mean(stored)), float(np.std(stored, ddof=1))
     band = f"{len(stored)} stored seeds of this setting gave {mean:+.1f} % on average, {spread:.1f} % apart"
-    if abs(change) <= 2 * spread / math.sqrt(len(stored)) or change * mean <= 0:
+    if abs(mean) <= 2 * spread / math.sqrt(len(stored)) or abs(change) <= spread or change * mean <= 0:
         return f"At the end NCA first differs by {change:+.1f} % in loss, which is within the spread of seeds: {band}."
     word = "lower" if change < 0 else "HIGHER: NCA did not help"
     text = f"At the end its loss is {abs(change):.1f} % {word}; {band}."

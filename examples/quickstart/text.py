@@ -97,9 +97,8 @@ def prepare(folder: Path, texts: Sequence[str], vocabulary: int = 512, tokenizer
     """
     import tokenizers
 
-    home = (
-        folder / _hash(json.dumps([vocabulary, tokenizers.__version__, str(tokenizer and tokenizer.parent.name), *texts]))[:16]
-    )
+    decides = [vocabulary, tokenizers.__version__, str(tokenizer and tokenizer.parent.name), *texts]
+    home = folder / _hash(json.dumps(decides))[:16]
     home.mkdir(parents=True, exist_ok=True)
     prefix, path = home / "text", tokenizer or home / "tokenizer.json"
     if not path.exists():

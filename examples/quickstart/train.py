@@ -127,10 +127,8 @@ def train(job: Job, folder: Path, carry: Callable[..., None] | None = None) -> d
             result["validations"].append({"tokens": text_tokens, **validate(model, *held_out)})
         result["seconds"] += time.monotonic() - begin
         if step % 100 == 0 or step in (first_steps, steps):
-            write_json(
-                folder / "result.json",
-                result | {"step": step, "of": steps, "first": first_steps, "step_tokens": BATCH * shape.sequence},
-            )
+            place = {"step": step, "of": steps, "first": first_steps, "step_tokens": BATCH * shape.sequence}
+            write_json(folder / "result.json", result | place)
         if step % 500 == 0 or step in (first_steps, steps):
             state = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
             kept = {"step": step, "curriculum": run.state_dict(step * BATCH), "result": result}
@@ -141,8 +139,7 @@ def train(job: Job, folder: Path, carry: Callable[..., None] | None = None) -> d
 
 def bf16_pays() -> bool:
     """Tell whether bf16 is faster: on a GPU, and on a CPU with instructions for it; others take 1.4 times as long."""
-    capabilities: Any = getattr(torch.cpu, "get_capabilities", dict)
-    found = capabilities()
+    found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return torch.cuda.is_available() or any(found.get(name) for name in ("amx_bf16", "avx512_bf16"))
 
 
@@ -256,9 +253,8 @@ def write_json(path: Path, value: Any) -> None:
 def _tokens_first(job: Job) -> int:
     from megatron_nca.data.curriculum import read_blend
 
-    if not job.first:
-        return 0
-    return sum(stage.tokens or 0 for stage in read_blend(([*job.first.split(), job.text], None)).stages)
+    stages = read_blend(([*job.first.split(), job.text], None)).stages if job.first else ()
+    return sum(stage.tokens or 0 for stage in stages)
 
 
 if __name__ == "__main__":

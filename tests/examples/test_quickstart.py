@@ -161,6 +161,7 @@ SEEDS = [-3.0, -4.0, -5.0, -3.5, -4.5]
         (-0.1, SEEDS, "within the spread of seeds"),
         (+2.0, SEEDS, "within the spread of seeds"),
         (-4.2, [-4.0, 5.0, -3.0, 6.0], "within the spread of seeds"),
+        (-8.0, [2.4, -0.4, -8.0, -0.2, -3.6], "within the spread of seeds"),
         (+4.2, [4.0, 4.1, 3.9], "HIGHER: NCA did not help"),
         (-4.2, [], "may be chance"),
         (-4.2, [-4.0], "may be chance"),
