@@ -1,4 +1,4 @@
-"""`python -m benchmarks.science`: make the results that are missing, then print the table."""
+"""`python -m benchmarks.science`: make the results that are missing, then print the table and draw the picture."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.science.arms import OTHER, arms
-from benchmarks.science.table import RESULTS, print_table
+from benchmarks.science.figure import draw
+from benchmarks.science.table import RESULTS, print_table, read_results
 from examples.quickstart.text import prepare, read_sources, standard_library
 from examples.quickstart.train import Job, bf16_pays, write_json
 
+PICTURE = Path("docs/images/evidence.png")
 OTHER_TOKENS = 1.6e6
 """Characters of the other text to read at least twice as many, so that a million tokens are one pass."""
 
@@ -37,6 +39,8 @@ def main() -> int:
     with ThreadPoolExecutor(args.cores) as pool:
         codes = list(pool.map(lambda job: run(job, args.work), jobs))
     print_table()
+    if not args.arms and not args.seeds and not any(codes):
+        draw(read_results(), PICTURE)
     return int(any(codes))
 
 

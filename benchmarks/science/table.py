@@ -38,7 +38,7 @@ def read_results(folder: Path = RESULTS) -> dict[str, dict[int, Any]]:
 
 def lines(results: dict[str, dict[int, Any]]) -> Iterator[str]:
     """Yield a Markdown table: end losses, and the difference to the same seeds of the other arm."""
-    yield "| arm | seeds | copy | loss at the end | against | difference, % | of what can be copied, % | text to the same loss, M |"
+    yield "| arm | seeds | copy | loss at the end | against | difference, % | where it can copy, % | text to the same loss, M |"
     yield "|---|---:|---:|---:|---|---:|---:|---:|"
     for arm in arms():
         if arm.name in results:
@@ -59,7 +59,8 @@ def _cells(arm: Arm, results: dict[str, dict[int, Any]]) -> list[str]:
     )
     reached = [tokens_at(own[seed]["validations"], _end(other[seed], "loss")) for seed in seeds]
     reached_at = ", ".join("never" if tokens is None else f"{tokens / 1e6:.2f}" for tokens in reached)
-    return [*cells, str(arm.against), mean_and_error(differences, 1), mean_and_error(copied, 1), reached_at]
+    against = next(one.says for one in arms() if one.name == arm.against)
+    return [*cells, against, mean_and_error(differences, 1), mean_and_error(copied, 1), reached_at]
 
 
 def along_the_text(results: dict[str, dict[int, Any]], arm: str = "nca", against: str = "scratch") -> Iterator[str]:
