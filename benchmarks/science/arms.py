@@ -39,6 +39,8 @@ def arms() -> Iterator[Arm]:
     yield Arm("nca", "1M NCA, then 4M text", {"first": ENTRY}, "scratch")
     yield Arm("shuffled", "1M NCA shuffled in each trajectory", {"first": f"{ENTRY},control=shuffled"}, "scratch")
     yield Arm("fast-nca", "1M NCA at twice its rate", {"first": ENTRY, "nca_lr": 4e-3}, "scratch")
+    low = {"first": ENTRY, "nca_embedding_lr": 1e-3}
+    yield Arm("low-nca", "1M NCA with its embeddings at 1e-3", low, "scratch", SEEDS[:2])
     yield Arm("short-scratch", "0.75M text, a rate planned for that", SHORT)
     yield Arm("short-nca", "1M NCA, then the same", {"first": ENTRY, **SHORT}, "short-scratch")
     yield Arm("dyck", "1M Dyck-64", {"first": f"{ENTRY},control=dyck"}, "scratch")
