@@ -29,7 +29,8 @@ def main() -> int:
     parser.add_argument(
         "--work", type=Path, default=Path("out/science"), help="folder of unfinished runs (default: %(default)s)"
     )
-    parser.add_argument("--arms", nargs="+", metavar="NAME", help="these alone")
+    names = [arm.name for arm in arms()]
+    parser.add_argument("--arms", nargs="+", metavar="NAME", choices=names, help=f"these alone, of {', '.join(names)}")
     parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="these alone")
     parser.add_argument("--cores", type=int, default=2, help="runs at a time (default: %(default)s)")
     args = parser.parse_args()

@@ -13,6 +13,11 @@ set -euo pipefail
 PYTHON=${PYTHON:-python} MINUTES=${MINUTES:-9} SEEDS=${SEEDS:-1 2 3}
 NCA=${NCA:-nca:tokens=164M,batch=32} NCA_STEPS=${NCA_STEPS:-5005} TEXT_STEPS=${TEXT_STEPS:-3815}
 
+if ! [[ $MINUTES =~ ^[0-9]+$ ]]; then
+    echo "one_gpu.sh: MINUTES=$MINUTES: give whole minutes" >&2
+    exit 2
+fi
+
 train() { # RUN STEPS SEED DATA-PATH... [FLAG...]: go on with a run for the minutes that are left
     local run=$1 steps=$2 seed=$3
     local data=("${@:4}")

@@ -98,6 +98,19 @@ def test_one_gpu_ends_a_call_whose_minutes_are_over(stage):
     assert "nca-1 is at iteration 0 of 8820" in said
 
 
+def test_one_gpu_refuses_minutes_that_are_none(tmp_path):
+    environment = {
+        "PATH": os.environ["PATH"],
+        "MINUTES": "9.5",
+        "MEGATRON_LM": "/m",
+        "DATA": "/d",
+        "SAVE": str(tmp_path / "saved"),
+    }
+    done = subprocess.run([ONE_GPU], env=environment, check=False, timeout=60, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "one_gpu.sh: MINUTES=9.5: give whole minutes\n")
+    assert not (tmp_path / "saved").exists()
+
+
 def test_one_gpus_plan_has_the_papers_nca_and_the_same_text_in_both_arms(stage, capsys):
     calls, _ = stage(SEEDS="1")
     tokenizer = ("--tokenizer-type", "NullTokenizer", "--vocab-size", "50257")
